@@ -1,0 +1,1 @@
+"""PPO: rollout, experience, the update, and the averaged policy."""
