@@ -1,0 +1,415 @@
+"""Load, adapt and save the four roles: policy, reference, reward model, value model.
+
+Everything that knows how Transformers lays a model out is here: where the backbone and the scalar head are, what a
+usable folder holds, which settings of a model would change our sampling behind our back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlhf.config import DType, LoraConfig, ModelConfig
+from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    ModelT = TypeVar("ModelT", bound=nn.Module)
+
+BUILTIN_PREFIX = "builtin:"
+# Tokens that vocabularies reserve for padding without declaring them, and the next best that no sequence ends with.
+_PAD_CANDIDATES = ("<pad>", "[PAD]", "<|padding|>", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "Ā")
+_ATTENTION_NAMES = ("self_attn", "attn", "attention")
+
+
+def resolve_model_path(path: str) -> str:
+    """The folder or hub id that `path` names; a local folder is checked to hold a config and all its weights.
+
+    "builtin:sandbox-m" names a folder inside this package. What is neither builtin nor on disk and looks like a hub id
+    ("gpt2", "org/name") is returned as it is. Raises UserError otherwise.
+    """
+    if path.startswith(BUILTIN_PREFIX):
+        root = Path(__file__).parent / "sandbox" / "models"
+        name = path.removeprefix(BUILTIN_PREFIX)
+        folder = root / name
+        if not folder.is_dir():
+            names = ", ".join(f"builtin:{p.name}" for p in sorted(root.glob("*")) if p.is_dir()) or "none"
+            raise UserError(f"There is no {path}; this package has {names}. Change model.path.")
+        _check_model_folder(folder)
+        return str(folder)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        _check_model_folder(folder)
+        return str(folder)
+    looks_like_hub_id = path.count("/") <= 1 and not path.startswith((".", "/", "~")) and not path.endswith("/")
+    if path == "" or not looks_like_hub_id or folder.exists():
+        raise UserError(f"{path!r} is no model folder; set model.path to a folder with config.json, or to a hub id.")
+    return path
+
+
+def _check_model_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        what = "only LoRA adapters; merge them into their base model first" if adapter else "no config.json"
+        raise UserError(f"The model folder {folder} holds {what}; point model.path at a whole model.")
+    for index in sorted(folder.glob("*.index.json")):
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            raise UserError(f"The model folder {folder} lacks {missing[0]}, which {index.name} names; copy it again.")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"The model folder {folder} has a config.json but no weights; it needs model.safetensors (or another "
+            "*.safetensors). Point the setting that names it at a finished model."
+        )
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with an end token, a pad token (the end token where it has none) and left padding.
+
+    Raises UserError when there is none to load, or when it has no end-of-sequence token: a response could never end.
+    """
+    from transformers import AutoTokenizer
+
+    resolved = resolve_model_path(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolved, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise UserError(f"No tokenizer loads from {path}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"The tokenizer of {path} has no end-of-sequence token, so a response could not end; set eos_token in its "
+            "tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    import torch
+
+    return {DType.float32: torch.float32, DType.bfloat16: torch.bfloat16, DType.float16: torch.float16}[dtype]
+
+
+def load_causal_lm(path: str, config: ModelConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A causal language model whose own sampling settings are off and whose pad and end ids are its tokenizer's.
+
+    `dtype` overrides `config.dtype`. Raises UserError when the folder is no model or its vocabulary is too small.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = _load(AutoModelForCausalLM, path, config, dtype)
+    tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    _check_vocabulary(model, tokenizer, path)
+    _set_token_ids(model, tokenizer, pad_token_id=tokenizer.pad_token_id)
+    # A hub model ships temperature, top-k and forbidden tokens of its own; PPO's log-probs assume plain sampling.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A sequence classifier with one score; from a causal LM's folder its head starts at zero.
+
+    The pad id is one that no scored sequence ends with, because `AutoModelForSequenceClassification` finds the last
+    token by looking for padding: with pad = end token it would read the score one token early.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model, info = _load(AutoModelForSequenceClassification, path, config, dtype, num_labels=1, loading_info=True)
+    if not hasattr(model, "score"):
+        raise UserError(f"{type(model).__name__} of {path} has no `score` head; use a decoder model as reward model.")
+    if any(key.endswith("score.weight") for key in info["missing_keys"]):
+        with torch.no_grad():
+            model.score.weight.zero_()
+    tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
+    _check_vocabulary(model, tokenizer, path)
+    _set_token_ids(model, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
+    return model
+
+
+def _load(
+    auto_class: Any, path: str, config: ModelConfig, dtype: torch.dtype | None, loading_info: bool = False, **extra: Any
+) -> Any:
+    resolved = resolve_model_path(path)
+    settings: dict[str, Any] = {
+        "dtype": dtype if dtype is not None else torch_dtype(config.dtype),
+        "trust_remote_code": config.trust_remote_code,
+        **extra,
+    }
+    if config.attn_implementation is not None:
+        settings["attn_implementation"] = config.attn_implementation
+    try:
+        with _quiet_transformers():
+            return auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise UserError(f"The model {path} does not load: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hides the load report, which calls the language-model head `unexpected` in a reward model on every load."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    needed = max(tokenizer.get_vocab().values()) + 1
+    if needed > rows:
+        raise UserError(
+            f"The tokenizer of {path} has ids up to {needed - 1} but its model has {rows} embedding rows; "
+            "resize the model's embeddings, or use the tokenizer it was trained with."
+        )
+
+
+def _set_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, pad_token_id: int | None) -> None:
+    for target in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        target.pad_token_id = pad_token_id
+        target.eos_token_id = tokenizer.eos_token_id
+
+
+def distinct_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A pad id that is not the end token: the tokenizer's own, a reserved one, else one that no text ends with."""
+    vocabulary = tokenizer.get_vocab()
+    names = (tokenizer.pad_token, *_PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token)
+    for name in names:
+        if name in vocabulary and vocabulary[name] != tokenizer.eos_token_id:
+            return int(vocabulary[name])
+    return max(int(i) for i in vocabulary.values() if i != tokenizer.eos_token_id)
+
+
+def freeze(model: ModelT) -> ModelT:
+    """The same model in evaluation mode, with no parameter that takes a gradient."""
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Every dropout rate to 0, those that attention reads as plain numbers too."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def residual_dropout(model: nn.Module, p: float) -> list[torch.utils.hooks.RemovableHandle]:
+    """Dropout with rate `p` on what attention and MLP add to the residual stream, while the model is in training mode.
+
+    Returns handles that take it off again. Raises UserError for an architecture whose layers it does not know.
+    """
+    from torch import nn
+    from torch.nn import functional as F
+
+    def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not module.training:
+            return output
+        if isinstance(output, tuple):
+            return (F.dropout(output[0], p), *output[1:])
+        return F.dropout(output, p)
+
+    handles = []
+    for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
+        for layer in layers:
+            branches = dict(layer.named_children())
+            attention = next((branches[name] for name in _ATTENTION_NAMES if name in branches), None)
+            if attention is not None and "mlp" in branches:
+                handles += [branch.register_forward_hook(drop) for branch in (attention, branches["mlp"])]
+    if not handles:
+        raise UserError(
+            f"sft.residual_dropout is {p}, but {type(model).__name__} has no layers with attention and mlp; set it to 0."
+        )
+    return handles
+
+
+def add_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
+    """The model with trainable adapters (arXiv:2106.09685) and every other weight frozen but a reward model's head."""
+    import peft
+
+    is_scorer = hasattr(model, "score")
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=config.target_modules or "all-linear",
+            modules_to_save=["score"] if is_scorer else None,
+            task_type=peft.TaskType.SEQ_CLS if is_scorer else peft.TaskType.CAUSAL_LM,
+        ),
+    )
+
+
+def unwrap_lora(model: Any) -> PreTrainedModel:
+    """The Transformers model inside a PEFT model, adapters still in place; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def merged_state_dict(model: Any) -> dict[str, Tensor]:
+    """Weights under the plain model's names, adapters added in; the model itself is left alone."""
+    if not hasattr(model, "peft_config"):
+        return dict(model.state_dict())
+    from peft.tuners.lora import LoraLayer
+
+    base = unwrap_lora(model)
+    state = dict(base.state_dict())
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer):
+            weight = state[f"{name}.base_layer.weight"]
+            for adapter in module.active_adapters:
+                weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+            state[f"{name}.base_layer.weight"] = weight
+    plain = {}
+    for name, tensor in state.items():
+        if ".lora_" in name or ".original_module." in name:
+            continue
+        plain[name.replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")] = tensor
+    return plain
+
+
+def save_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state_dict: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a folder that loads with plain from_pretrained: safetensors, config, tokenizer, adapters merged.
+
+    The folder appears whole or not at all. `state_dict` stands in for the model's own where a trainer gathered it from
+    its shards; `dtype` is what the weights are stored in, the model's own when None. A reward model's tokenizer is
+    stored with the pad token of its config, and pads on the right.
+    """
+    from rlhf.artifacts import save_folder_atomic
+
+    plain = unwrap_lora(model)
+    state = dict(state_dict) if state_dict is not None else merged_state_dict(model)
+    if dtype is not None:
+        state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    training_dtype = plain.config.dtype
+    pad_token, padding_side = tokenizer.pad_token, tokenizer.padding_side
+    try:
+        plain.config.dtype = dtype if dtype is not None else training_dtype
+        if hasattr(plain, "score"):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(plain.config.get_text_config().pad_token_id)
+            tokenizer.padding_side = "right"
+        with save_folder_atomic(folder) as target, _quiet_transformers():
+            plain.save_pretrained(target, state_dict=state)
+            tokenizer.save_pretrained(target)
+    finally:
+        plain.config.dtype = training_dtype
+        tokenizer.pad_token, tokenizer.padding_side = pad_token, padding_side
+
+
+def token_scores(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """The scalar head's output at every position, (batch, seq) float32; input_ids and the rest are (batch, seq).
+
+    Without a mask the rows must be padded on the right: causal attention keeps padding out of every earlier position.
+    """
+    hidden = hidden_states(model, input_ids, attention_mask, position_ids)
+    return unwrap_lora(model).score(hidden).squeeze(-1).float()
+
+
+def hidden_states(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype."""
+    backbone = unwrap_lora(model).base_model
+    output = backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
+    return output.last_hidden_state
+
+
+def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int = 8) -> tuple[Tensor, Tensor]:
+    """(batch, seq) int64 ids padded on the right to a multiple, and (batch,) int64 lengths."""
+    import torch
+
+    lengths = torch.tensor([len(row) for row in ids])
+    width = -(-int(lengths.max()) // multiple_of) * multiple_of
+    padded = torch.full((len(ids), width), pad_token_id, dtype=torch.long)
+    for row, sequence in enumerate(ids):
+        padded[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+    return padded, lengths
+
+
+def length_buckets(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices grouped by length, longest first, so that no group's padded tokens exceed the budget.
+
+    A sequence longer than the budget gets a group of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    buckets: list[list[int]] = []
+    width = 0
+    for index in order:
+        if buckets and width * (len(buckets[-1]) + 1) <= token_budget:
+            buckets[-1].append(index)
+        else:
+            width = max(-(-lengths[index] // 8) * 8, 1)
+            buckets.append([index])
+    return buckets
+
+
+def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget: int) -> Tensor:
+    """The head's input at each sequence's last token, (n, hidden) in the model's dtype, without gradient."""
+    import torch
+
+    assert all(len(row) > 0 for row in ids), "a scored sequence has at least one token"
+    device = unwrap_lora(model).device
+    features: list[Tensor] = [torch.empty(0)] * len(ids)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for bucket in length_buckets([len(row) for row in ids], token_budget):
+                padded, lengths = pad_right([ids[i] for i in bucket], pad_token_id=0)
+                hidden = hidden_states(model, padded.to(device))
+                for index, row in zip(bucket, hidden[torch.arange(len(bucket)), lengths - 1], strict=True):
+                    features[index] = row
+    finally:
+        model.train(was_training)
+    return torch.stack(features)
+
+
+def sequence_scores(model: Any, ids: Sequence[Sequence[int]], *, token_budget: int = 8192) -> Tensor:
+    """The score of each whole sequence, (n,) float32 on the CPU, read at its last token; no gradient.
+
+    ids: prompt + response + [end token if the response ended], without padding. Each is run once, beside others of
+    its length, in batches of at most `token_budget` tokens.
+    """
+    import torch
+
+    if not ids:
+        return torch.empty(0)
+    features = last_hidden_states(model, ids, token_budget=token_budget)
+    with torch.no_grad():
+        return unwrap_lora(model).score(features).squeeze(-1).float().cpu()

@@ -1,0 +1,94 @@
+"""Tiny models of four architectures with real tokenizers, built from nothing and saved to disk. No network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "qwen2")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'user' %}User: {{ m.content }}\n"
+    "{% elif m.role == 'assistant' %}Assistant: {{ m.content }}{{ eos_token }}\n"
+    "{% else %}{{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+_CORPUS = [
+    "Human: what is the colour of the sky? Assistant: the sky is blue and the grass is green.",
+    "User: sort the words pear apple fig. Assistant: apple fig pear",
+    "one two three four five six seven eight nine ten a b c d e f g yes no longer shorter",
+]
+
+
+def build_tokenizer(
+    *, vocab_size: int = 400, pad: bool = False, chat_template: bool = False, bos: bool = False
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; without `pad` it has no pad token, with `bos` it starts every text with one."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", *(["<pad>"] if pad else []), *(["<s>"] if bos else [])]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    if bos:
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<pad>" if pad else None,
+        bos_token="<s>" if bos else None,
+    )
+    if chat_template:
+        wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def build_config(architecture: str, vocab_size: int, *, tied: bool = False) -> PretrainedConfig:
+    shape = {"vocab_size": vocab_size, "tie_word_embeddings": tied}
+    if architecture == "gpt2":
+        return GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
+    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape |= {"max_position_embeddings": 256}
+    if architecture == "gpt_neox":
+        return GPTNeoXConfig(**shape)
+    if architecture == "llama":
+        return LlamaConfig(**shape, num_key_value_heads=1)
+    return Qwen2Config(**shape, num_key_value_heads=1)
+
+
+def save_tiny_model(
+    folder: Path,
+    architecture: str = "llama",
+    *,
+    tied: bool = False,
+    pad: bool = False,
+    chat_template: bool = False,
+    bos: bool = False,
+    extra_rows: int = 0,
+    seed: int = 0,
+) -> str:
+    """Saves a random model and its tokenizer; the path to load them from. `extra_rows` pads or cuts the embeddings."""
+    tokenizer = build_tokenizer(pad=pad, chat_template=chat_template, bos=bos)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(build_config(architecture, len(tokenizer) + extra_rows, tied=tied))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
