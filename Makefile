@@ -1,0 +1,42 @@
+# `make demo` in a fresh clone sets everything up and runs the whole chain; the rest is for working on the project.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
+SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+.PHONY: demo test test-all lint base-models clean
+
+demo: $(STAMP)
+	$(RUN) -m rlhf
+
+test: $(STAMP)
+	$(SUITE) -m "not slow"
+
+test-all: $(STAMP)
+	$(SUITE) -m "slow or not slow"
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+# Remakes the base models that ship in the package, from nothing.
+base-models: $(STAMP)
+	for size in s m l; do \
+		$(RUN) -m rlhf stage=pretrain model=sandbox-$$size run.name=base-$$size || exit 1; \
+		rm -rf rlhf/sandbox/models/sandbox-$$size; \
+		mkdir -p rlhf/sandbox/models; \
+		cp -r runs/base-$$size/pretrain/model rlhf/sandbox/models/sandbox-$$size || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found; install one, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(STAMP)

@@ -1,0 +1,81 @@
+"""What every dataset becomes: four kinds of record, immutable, free of any tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+
+class Role(Enum):
+    system = "system"
+    user = "user"
+    assistant = "assistant"
+
+
+class Split(Enum):
+    train = "train"
+    evaluation = "evaluation"
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that ends where the assistant is to speak."""
+
+    id: str  # unique in its dataset, stable over runs: "tldr:1234", "sandbox:sort:17"
+    messages: tuple[Message, ...]
+    task: str = ""  # family, for tables by task; "" when the data has none
+    details: Mapping[str, Any] = field(default_factory=dict)  # what a gold judge needs; JSON values only
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    prompt: Prompt
+    response: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K completions of one prompt; `ranks[i]` is completion i's place, 0 best, equal numbers are ties."""
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ranks: tuple[int, ...]
+    margins: tuple[float, ...] = ()  # worth of each completion on the labeler's scale; empty when the data has none
+    gold_scores: tuple[float, ...] = ()  # noise-free scores where they are known (the sandbox); else empty
+
+
+Sampler = Callable[[Sequence[Prompt], Sequence[int]], list[list[str]]]
+"""Responses from the current SFT model: prompts and how many for each -> one list of texts a prompt."""
+
+
+class DataSource(Protocol):
+    """Where records come from. Every call is deterministic: same config, same seed, same records in the same order."""
+
+    def demonstrations(self, split: Split) -> list[Demonstration]: ...
+
+    def rankings(self, split: Split, sample: Sampler) -> list[Ranking]:
+        """Ranked completions; a source that holds rankings ignores `sample`, the sandbox labels what it returns."""
+        ...
+
+    def prompts(self, split: Split) -> list[Prompt]: ...
+
+    def texts(self, split: Split) -> list[str]:
+        """Plain documents, for pretraining and ptx. Raises UserError when the source has none."""
+        ...
+
+    @property
+    def gold(self) -> Callable[[Prompt, str], float] | None:
+        """The noise-free score of a response, from 0 (worst) to 1; None when the source has no such judge."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What was read: rows by kind, sha256 of the source (file bytes, or the sandbox's config); JSON values."""
+        ...
