@@ -1,0 +1,33 @@
+"""What happens to a row that cannot be used: refused with a sentence, or skipped, counted and listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rlhf.config import OnBadRow
+from rlhf.errors import UserError
+
+
+class BadRows:
+    """Collects rows that cannot be used. `path` lists the skipped ones, one JSON line each; None lists them nowhere.
+
+    A fresh BadRows starts a fresh list; `append=True` adds to the one that an earlier step of the same stage wrote.
+    """
+
+    def __init__(self, policy: OnBadRow, path: Path | None, *, append: bool = False) -> None:
+        self.policy = policy
+        self.path = path
+        self.count = 0
+        if path is not None and not append:
+            path.unlink(missing_ok=True)
+
+    def add(self, where: str, problem: str, remedy: str = "mend the row") -> None:
+        """Counts a bad row. `where` names file and row. Raises UserError when bad rows are refused."""
+        if self.policy == OnBadRow.refuse:
+            raise UserError(f"{where}: {problem}; {remedy}, or set data.on_bad_row=skip to leave such rows out.")
+        self.count += 1
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"where": where, "problem": problem}, ensure_ascii=False) + "\n")
