@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,11 +16,13 @@ from transformers.cache_utils import DynamicLayer
 from rlhf.config import RolloutConfig
 from rlhf.data.records import Prompt, Sampler
 from rlhf.errors import UserError
+from rlhf.tracking import Progress
+from rlhf.tracking import progress as progress_bar
 
 if TYPE_CHECKING:
     from rlhf.data.templates import ChatTemplate
 
-# Finished rows leave the batch when this share of it has finished: dropping costs one copy of the cache, so not each token.
+# Finished rows leave the batch when this share of it has finished: not at once, for leaving costs a copy of the cache.
 DROP_FINISHED_AT = 0.2
 # Rows per prefill: sorted by length, so that short prompts are not padded to the batch's longest.
 PREFILL_ROWS = 64
@@ -47,8 +49,8 @@ def generate(
 ) -> Rollout:
     """One response for each prompt, drawn from softmax(logits / config.temperature) in float32.
 
-    Every prompt has its own stream of uniform numbers, fixed by `generator_seed` and its place in `prompt_ids`; token t is
-    the inverse of the cumulative distribution at the stream's t-th number. So neither batching nor the dropping of
+    Every prompt has its own stream of uniform numbers, fixed by `generator_seed` and its place in `prompt_ids`; token t
+    is the inverse of the cumulative distribution at the stream's t-th number. So neither batching nor the dropping of
     finished rows changes what is drawn, beyond rounding. The model's own generation_config is never read.
     `progress` is the description of a bar over responses; None shows none.
     Raises UserError when a prompt and config.max_new_tokens do not fit the model's context.
@@ -65,7 +67,10 @@ def generate(
     uniforms = torch.rand((len(prompt_ids), config.max_new_tokens), generator=generator, dtype=torch.float64)
     by_length = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]), reverse=True)
     responses: list[list[int]] = [[] for _ in prompt_ids]
-    with _evaluating(model), _bar(progress, len(prompt_ids)) as advance:
+    bar: Progress[None] = progress_bar(
+        len(prompt_ids), progress or "", "response", enabled=progress is not None, leave=False
+    )
+    with _evaluating(model), bar:
         for start in range(0, len(by_length), config.batch_size):
             rows = by_length[start : start + config.batch_size]
             tokens = _decode(
@@ -78,7 +83,7 @@ def generate(
             )
             for row, sampled in zip(rows, tokens.tolist(), strict=True):
                 responses[row] = sampled[: sampled.index(eos_token_id) + 1] if eos_token_id in sampled else sampled
-            advance(len(rows))
+            bar.update(len(rows))
     return Rollout(responses, [ids[-1] == eos_token_id for ids in responses])
 
 
@@ -123,7 +128,7 @@ def _decode(
 
     prompt_ids: longest first.  uniforms: (batch, new_tokens) float64 in [0, 1).
     """
-    device = model.get_input_embeddings().weight.device
+    device = _device(model)
     batch, new_tokens = uniforms.shape
     width = len(prompt_ids[0])
     lengths = torch.tensor([len(ids) for ids in prompt_ids], device=device)
@@ -161,7 +166,7 @@ def _prefill(
     model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], *, capacity: int, pad_token_id: int
 ) -> tuple[DynamicCache, Tensor]:
     """The prompts' cache, left-padded to the longest, and the logits after each prompt's last token, (batch, vocab)."""
-    device = model.get_input_embeddings().weight.device
+    device = _device(model)
     width = len(prompt_ids[0])
     cache = _empty_cache(model, capacity)
     joinable = all(isinstance(layer, _BufferedLayer) for layer in cache.layers)
@@ -186,6 +191,8 @@ def _prefill(
         logits.append(output.logits[:, -1])
         if part_cache is not cache:
             for layer, part_layer in zip(cache.layers, part_cache.layers, strict=True):
+                assert isinstance(layer, _BufferedLayer)
+                assert isinstance(part_layer, DynamicLayer)
                 layer.put_rows(start, len(prompt_ids), width, part_layer)
     return cache, torch.cat(logits)
 
@@ -233,12 +240,12 @@ class _BufferedLayer(DynamicLayer):
         self.value_buffer[:, :, self.length : end] = value_states
         self.length = end
         self._show()
-        assert self.keys is not None and self.values is not None
-        return self.keys, self.values
+        return self.keys, self.values  # type: ignore[return-value]
 
     def put_rows(self, start: int, batch: int, width: int, rows: DynamicLayer) -> None:
         """Write `rows` from row `start` of `batch`, ending at column `width`; what lies left of them stays 0."""
-        assert rows.keys is not None and rows.values is not None
+        assert rows.keys is not None
+        assert rows.values is not None
         if not self.is_initialized:
             self._allocate(rows.keys, rows.values, batch)
             self.dtype, self.device = rows.keys.dtype, rows.keys.device
@@ -265,6 +272,10 @@ def _empty_cache(model: PreTrainedModel, capacity: int) -> DynamicCache:
     return cache
 
 
+def _device(model: PreTrainedModel) -> torch.device:
+    return next(model.parameters()).device
+
+
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
@@ -273,14 +284,3 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def _bar(description: str | None, total: int) -> Iterator[Callable[[int], object]]:
-    if description is None:
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=description, unit="response") as bar:
-        yield bar.update

@@ -1,0 +1,37 @@
+"""From one score a response to one reward a token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlhf.rl.kl import k1
+
+
+def adjusted_scores(scores: Tensor, ended: Tensor, *, score_clip: float, missing_eos_penalty: float) -> Tensor:
+    """Scores cut to [-score_clip, score_clip], then less `missing_eos_penalty` where the response did not end.
+
+    scores: (batch,) float32.  ended: (batch,) bool.  score_clip 0 does not cut.
+    Returns (batch,) float32. The penalty comes after the cut, so that a cut score still feels it.
+    """
+    if score_clip > 0:
+        scores = scores.clamp(-score_clip, score_clip)
+    return torch.where(ended, scores, scores - missing_eos_penalty)
+
+
+def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
+    """Score on each response's last token, less kl_coef * (log policy - log reference) on every token.
+
+    scores: (batch,) float32.
+    logprobs, ref_logprobs: (batch, response) float32, of the policy at rollout time and of the reference.
+    mask: (batch, response) bool, True on response tokens, at least one a row.
+    Returns rewards, (batch, response) float32, 0 where mask is False.
+    Raises ValueError if shapes differ or a row has no token. arXiv:1909.08593, eq. 2; arXiv:2203.02155, eq. 2.
+    """
+    if not logprobs.shape == ref_logprobs.shape == mask.shape or scores.shape != mask.shape[:1]:
+        raise ValueError(f"shapes differ: {scores.shape}, {logprobs.shape}, {ref_logprobs.shape}, {mask.shape}")
+    if not bool(mask.any(-1).all()):
+        raise ValueError("a response without a token has no place for its score")
+    rewards = torch.where(mask, -kl_coef * k1(logprobs, ref_logprobs), 0.0)
+    last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)
+    return rewards.scatter_add(1, last, scores[:, None])

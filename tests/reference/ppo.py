@@ -1,0 +1,86 @@
+"""PPO's equations again, from the papers: Python floats (float64), lists of unpadded rows, one loop at a time."""
+
+from __future__ import annotations
+
+import math
+
+Row = list[float]
+
+
+def logprob(logits: Row, token: int, temperature: float) -> float:
+    scaled = [x / temperature for x in logits]
+    top = max(scaled)
+    return scaled[token] - top - math.log(sum(math.exp(x - top) for x in scaled))
+
+
+def entropy(logits: Row, temperature: float) -> float:
+    logprobs = [logprob(logits, token, temperature) for token in range(len(logits))]
+    return -sum(math.exp(x) * x for x in logprobs)
+
+
+def k3(policy: float, reference: float) -> float:
+    ratio = math.exp(reference) / math.exp(policy)
+    return (ratio - 1) - math.log(ratio)
+
+
+def rewards(score: float, logprobs: Row, ref_logprobs: Row, kl_coef: float) -> Row:
+    """arXiv:2203.02155, eq. 2: r(x, y) - beta log(pi / pi_SFT), the log-ratio spread over its tokens."""
+    out = []
+    for t in range(len(logprobs)):
+        reward = -kl_coef * (logprobs[t] - ref_logprobs[t])
+        if t == len(logprobs) - 1:
+            reward += score
+        out.append(reward)
+    return out
+
+
+def advantages(rewards: Row, values: Row, gamma: float, gae_lambda: float) -> Row:
+    """arXiv:1506.02438, eq. 16: A_t = sum over l of (gamma lambda)^l delta_{t+l}, as the double sum it is."""
+    steps = len(rewards)
+
+    def delta(t: int) -> float:
+        after = values[t + 1] if t + 1 < steps else 0.0
+        return rewards[t] + gamma * after - values[t]
+
+    return [sum((gamma * gae_lambda) ** l * delta(t + l) for l in range(steps - t)) for t in range(steps)]  # noqa: E741
+
+
+def whitened(rows: list[Row], shift_mean: bool) -> list[Row]:
+    flat = [x for row in rows for x in row]
+    mean = sum(flat) / len(flat)
+    std = math.sqrt(sum((x - mean) ** 2 for x in flat) / len(flat) + 1e-8)
+    return [[(x - mean) / std + (0.0 if shift_mean else mean) for x in row] for row in rows]
+
+
+def policy_loss(new: list[Row], old: list[Row], advantages: list[Row], clip_range: float) -> tuple[float, float]:
+    """arXiv:1707.06347, eq. 7, averaged over all tokens, negated; and the share where the clip decides."""
+    total, clipped, count = 0.0, 0, 0
+    for new_row, old_row, advantage_row in zip(new, old, advantages, strict=True):
+        for n, o, advantage in zip(new_row, old_row, advantage_row, strict=True):
+            ratio = math.exp(n) / math.exp(o)
+            bounded = min(max(ratio, 1 - clip_range), 1 + clip_range)
+            total -= min(ratio * advantage, bounded * advantage)
+            clipped += bounded * advantage < ratio * advantage
+            count += 1
+    return total / count, clipped / count
+
+
+def value_loss(values: list[Row], old: list[Row], returns: list[Row], clip_range: float) -> float:
+    total, count = 0.0, 0
+    for value_row, old_row, return_row in zip(values, old, returns, strict=True):
+        for value, before, target in zip(value_row, old_row, return_row, strict=True):
+            errors = [(value - target) ** 2]
+            if clip_range > 0:
+                bounded = min(max(value, before - clip_range), before + clip_range)
+                errors.append((bounded - target) ** 2)
+            total += 0.5 * max(errors)
+            count += 1
+    return total / count
+
+
+def explained_variance(values: Row, returns: Row) -> float:
+    def variance(xs: Row) -> float:
+        mean = sum(xs) / len(xs)
+        return sum((x - mean) ** 2 for x in xs) / len(xs)
+
+    return 1 - variance([r - v for r, v in zip(returns, values, strict=True)]) / variance(returns)

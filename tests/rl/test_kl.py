@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+
+from rlhf.rl.kl import KLController, k1, k3, masked_sums
+from tests.reference import ppo as reference
+from tests.rl.rows import Row, padded, ragged, unpadded
+
+
+@given(fields=ragged(2, -4.0, 0.0))
+def test_sums_over_a_response_match_the_reference_and_ignore_padding(fields: list[list[Row]]) -> None:
+    policy, ref = fields
+    (logprobs, mask), (ref_logprobs, _) = padded(policy), padded(ref)
+    differences = [[p - r for p, r in zip(*rows, strict=True)] for rows in zip(policy, ref, strict=True)]
+    k3_terms = [[reference.k3(p, r) for p, r in zip(*rows, strict=True)] for rows in zip(policy, ref, strict=True)]
+    ours = masked_sums(k1(logprobs, ref_logprobs), mask).tolist()
+    assert ours == pytest.approx([sum(row) for row in differences], abs=1e-4)
+    assert masked_sums(k3(logprobs, ref_logprobs), mask).tolist() == pytest.approx(
+        [sum(row) for row in k3_terms], abs=1e-4, rel=1e-4
+    )
+
+
+def test_k1_is_not_clamped_and_k3_is_never_negative() -> None:
+    policy, ref = torch.tensor([-3.0, -1.0]), torch.tensor([-1.0, -3.0])
+    assert k1(policy, ref).tolist() == [-2.0, 2.0]
+    assert bool((k3(policy, ref) > 0).all())
+
+
+def test_both_estimators_have_the_exact_kl_as_their_expectation() -> None:
+    p = torch.tensor([0.7, 0.2, 0.1])
+    q = torch.tensor([0.2, 0.5, 0.3])
+    exact = float((p * (p / q).log()).sum())
+    for estimator in (k1, k3):
+        assert float((p * estimator(p.log(), q.log())).sum()) == pytest.approx(exact, rel=1e-5)
+
+
+def test_controller_without_a_target_keeps_its_coefficient() -> None:
+    controller = KLController(0.05)
+    controller.update(100.0, episodes=512)
+    assert controller.coef == 0.05
+
+
+@pytest.mark.parametrize(("kl", "error"), [(12.0, 0.2), (6.6, 0.1), (5.4, -0.1), (-3.0, -0.2)])
+def test_controller_moves_by_the_clipped_relative_error(kl: float, error: float) -> None:
+    controller = KLController(0.1, target=6.0, horizon=1000)
+    controller.update(kl, episodes=100)
+    assert controller.coef == pytest.approx(0.1 * (1 + error * 100 / 1000))
+
+
+def test_controller_state_survives_a_checkpoint() -> None:
+    controller = KLController(0.1, target=6.0, horizon=100)
+    controller.update(20.0, episodes=64)
+    resumed = KLController(0.1, target=6.0, horizon=100)
+    resumed.load_state_dict(controller.state_dict())
+    assert resumed == controller
+    assert not math.isclose(resumed.coef, 0.1)
+
+
+def test_unpadded_helper_sees_a_leak() -> None:
+    with pytest.raises(AssertionError):
+        unpadded(torch.ones(1, 2), torch.tensor([[True, False]]))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rlhf.rl.losses import explained_variance, masked_mean, policy_loss, value_loss
+from tests.reference import ppo as reference
+from tests.rl.rows import Row, padded, ragged
+
+
+@given(fields=ragged(3), clip_range=st.sampled_from([0.1, 0.2, 0.5]))
+def test_policy_loss_matches_the_reference_and_ignores_padding(fields: list[list[Row]], clip_range: float) -> None:
+    (new, mask), (old, _), (advantages, _) = (padded(rows) for rows in fields)
+    new.requires_grad_()
+    loss, clipfrac = policy_loss(new, old, advantages, mask, clip_range=clip_range, count=int(mask.sum()))
+    expected, expected_clipfrac = reference.policy_loss(*fields, clip_range)
+    assert loss.item() == pytest.approx(expected, abs=1e-4, rel=1e-4)
+    assert clipfrac.item() == pytest.approx(expected_clipfrac)
+    loss.backward()
+    assert new.grad is not None
+    assert bool((new.grad[~mask] == 0).all())
+
+
+@given(fields=ragged(3), clip_range=st.sampled_from([0.0, 0.2, 1.0]))
+def test_value_loss_matches_the_reference_and_ignores_padding(fields: list[list[Row]], clip_range: float) -> None:
+    (values, mask), (old, _), (returns, _) = (padded(rows) for rows in fields)
+    values.requires_grad_()
+    loss, _ = value_loss(values, old, returns, mask, clip_range=clip_range, count=int(mask.sum()))
+    assert loss.item() == pytest.approx(reference.value_loss(*fields, clip_range), abs=1e-4, rel=1e-4)
+    loss.backward()
+    assert values.grad is not None
+    assert bool((values.grad[~mask] == 0).all())
+
+
+@given(fields=ragged(2))
+def test_explained_variance_matches_the_reference_and_ignores_padding(fields: list[list[Row]]) -> None:
+    (values, mask), (returns, _) = (padded(rows) for rows in fields)
+    flat_values, flat_returns = ([x for row in rows for x in row] for rows in fields)
+    assume(len(flat_returns) > 1 and torch.tensor(flat_returns).var() > 1e-2)
+    expected = reference.explained_variance(flat_values, flat_returns)
+    assert explained_variance(values, returns, mask).item() == pytest.approx(expected, abs=1e-3, rel=1e-3)
+
+
+def test_equal_logprobs_give_ratio_one_clipfrac_zero_and_the_policy_gradient() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    advantages = torch.tensor([[3.0, -1.0]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    loss, clipfrac = policy_loss(logprobs, logprobs.detach(), advantages, mask, clip_range=0.2, count=2)
+    loss.backward()
+    assert clipfrac == 0
+    assert loss.item() == pytest.approx(-1.0)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[-1.5, 0.5]]
+
+
+@pytest.mark.parametrize(("log_ratio", "advantage"), [(1.0, 1.0), (-1.0, -1.0)])
+def test_a_token_beyond_the_clip_in_the_rewarded_direction_has_no_gradient(log_ratio: float, advantage: float) -> None:
+    logprobs = torch.tensor([[log_ratio]], requires_grad=True)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    loss, clipfrac = policy_loss(
+        logprobs, torch.zeros(1, 1), torch.tensor([[advantage]]), mask, clip_range=0.2, count=1
+    )
+    loss.backward()
+    assert clipfrac == 1
+    assert logprobs.grad is not None
+    assert logprobs.grad.item() == 0
+
+
+def test_parts_of_a_batch_with_the_whole_count_add_up_to_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    new, old, advantages = (torch.randn(4, 5, generator=generator) for _ in range(3))
+    mask = torch.arange(5) < torch.tensor([5, 1, 2, 3])[:, None]
+    count = int(mask.sum())
+    whole, _ = policy_loss(new, old, advantages, mask, clip_range=0.2, count=count)
+    parts = [
+        policy_loss(new[s], old[s], advantages[s], mask[s], clip_range=0.2, count=count)[0]
+        for s in (slice(0, 1), slice(1, 4))
+    ]
+    assert whole.item() == pytest.approx(sum(part.item() for part in parts), rel=1e-5)
+
+
+def test_masked_mean_divides_by_true_entries_or_by_the_stated_count() -> None:
+    x, mask = torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([True, True, False])
+    assert masked_mean(x, mask).item() == 1.5
+    assert masked_mean(x, mask, 6).item() == 0.5

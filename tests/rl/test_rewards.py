@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.rl.rewards import adjusted_scores, token_rewards
+from tests.reference import ppo as reference
+from tests.rl.rows import Row, padded, ragged, unpadded
+
+
+@given(fields=ragged(2, -4.0, 0.0), coef=st.sampled_from([0.0, 0.05, 1.0]))
+def test_rewards_match_the_reference_and_ignore_padding(fields: list[list[Row]], coef: float) -> None:
+    policy, ref = fields
+    scores = [float(i) - 1.5 for i in range(len(policy))]
+    (logprobs, mask), (ref_logprobs, _) = padded(policy), padded(ref)
+    ours = unpadded(token_rewards(torch.tensor(scores), logprobs, ref_logprobs, mask, kl_coef=coef), mask)
+    for row, score, p, r in zip(ours, scores, policy, ref, strict=True):
+        assert row == pytest.approx(reference.rewards(score, p, r, coef), abs=1e-5)
+
+
+def test_score_lies_on_the_last_response_token_not_on_padding() -> None:
+    zeros = torch.zeros(2, 4)
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    rewards = token_rewards(torch.tensor([5.0, 7.0]), zeros, zeros, mask, kl_coef=0.1)
+    assert rewards.tolist() == [[0, 5, 0, 0], [0, 0, 0, 7]]
+
+
+def test_rewards_of_a_response_sum_to_score_less_coef_times_kl() -> None:
+    logprobs, ref_logprobs = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-3.0, -1.0]])
+    rewards = token_rewards(
+        torch.tensor([4.0]), logprobs, ref_logprobs, torch.ones(1, 2, dtype=torch.bool), kl_coef=0.5
+    )
+    assert rewards.sum().item() == pytest.approx(4.0 - 0.5 * 1.0)
+
+
+def test_empty_response_and_wrong_shapes_are_refused() -> None:
+    zeros, mask = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="without a token"):
+        token_rewards(torch.zeros(1), zeros, zeros, mask, kl_coef=0.1)
+    with pytest.raises(ValueError, match="shapes differ"):
+        token_rewards(torch.zeros(2), zeros, zeros, ~mask, kl_coef=0.1)
+
+
+def test_scores_are_cut_before_the_penalty_for_not_ending() -> None:
+    scores, ended = torch.tensor([9.0, 9.0, -9.0, 1.0]), torch.tensor([True, False, False, False])
+    cut = adjusted_scores(scores, ended, score_clip=5.0, missing_eos_penalty=2.0)
+    assert cut.tolist() == [5.0, 3.0, -7.0, -1.0]
+    assert torch.equal(adjusted_scores(scores, ended, score_clip=0.0, missing_eos_penalty=0.0), scores)
