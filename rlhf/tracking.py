@@ -65,8 +65,13 @@ def _is_json(text: str) -> bool:
         return False
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(json_value(row), ensure_ascii=False, allow_nan=False) + "\n"
+def json_line(row: Mapping[str, Any]) -> str:
+    """`row` as one line of standard JSON that UTF-8 can hold.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes \\udXXX: the escape JSON itself would use.
+    """
+    text = json.dumps(json_value(row), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
 
 class _JsonLines:
@@ -79,16 +84,15 @@ class _JsonLines:
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         if self._stream is None:
             self._drop_torn_line()
-            # A lone surrogate, which UTF-8 cannot hold, becomes \udXXX: the escape JSON itself would use.
-            self._stream = self.path.open("a", encoding="utf-8", errors="backslashreplace")
-        self._stream.write("".join(_line(row) for row in rows))
+            self._stream = self.path.open("a", encoding="utf-8")
+        self._stream.write("".join(json_line(row) for row in rows))
         self._stream.flush()
 
     def rewind(self, step: int) -> None:
         self.close()
         if self.path.exists():
             kept = [row for row in read_jsonl(self.path) if row["step"] <= step]
-            write_text_atomic(self.path, "".join(_line(row) for row in kept))
+            write_text_atomic(self.path, "".join(json_line(row) for row in kept))
 
     def close(self) -> None:
         if self._stream is not None:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rlhf.evaluation.comparison import Answers, metrics, ordered, summarise, text_table
+
+TASKS = ["sort", "sort", "add", "add"] * 10
+
+
+def answers(gold: list[float], proxy: list[float], **changes: Any) -> Answers:
+    n = len(gold)
+    fields: dict[str, Any] = {
+        "path": "somewhere",
+        "texts": ["text"] * n,
+        "tokens": [10] * n,
+        "ended": [True] * n,
+        "scores": {"gold": gold, "reward_model": proxy},
+        "kl": [0.0] * n,
+    }
+    return Answers(**(fields | changes))
+
+
+def compare(**candidates: Answers) -> dict[str, Any]:
+    return summarise(
+        candidates,
+        TASKS,
+        baseline="sft",
+        judges=["gold", "reward_model"],
+        tie_margin=0.0,
+        bootstrap_samples=300,
+        seed=0,
+    )
+
+
+SFT = answers([0.5] * 40, [0.0] * 40)
+PPO = answers([0.9, 0.1, 0.9, 0.9] * 10, [1.0] * 40, kl=[2.0, 4.0] * 20, tokens=[12] * 40)
+BASE = answers([0.1] * 40, [-1.0] * 40, kl=[30.0] * 40)
+
+
+def test_the_report_has_the_promised_keys_with_the_right_numbers() -> None:
+    report = compare(base=BASE, sft=SFT, ppo=PPO)
+    ppo = report["candidates"]["ppo"]
+    assert ppo["win_rate"] == pytest.approx(0.75)
+    assert 0.6 < ppo["win_rate_ci"][0] < 0.75 < ppo["win_rate_ci"][1] < 0.9
+    assert ppo["gold_score"] == pytest.approx(0.7)
+    assert ppo["kl"] == pytest.approx(3.0)
+    assert ppo["mean_tokens"] == pytest.approx(12)
+    assert ppo["judges"]["reward_model"]["win_rate"] == 1.0
+    assert ppo["tasks"]["sort"]["win_rate"] == pytest.approx(0.5)
+    assert ppo["tasks"]["add"]["win_rate"] == pytest.approx(1.0)
+    assert ppo["tasks"]["add"]["prompts"] == 20
+    assert (report["baseline"], report["judge"], report["prompts"]) == ("sft", "gold", 40)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_the_baseline_wins_half_against_itself_with_no_interval() -> None:
+    sft = compare(base=BASE, sft=SFT, ppo=PPO)["candidates"]["sft"]
+    assert sft["win_rate"] == 0.5
+    assert sft["win_rate_ci"] == [0.5, 0.5]
+
+
+def test_the_statement_says_who_beats_whom_both_ways_round() -> None:
+    said = compare(base=BASE, sft=SFT, ppo=PPO)["statement"]
+    assert "ppo beats sft with a win rate of 75 %" in said
+    assert "sft beats base with a win rate of 100 %" in said
+    assert said.index("ppo beats") < said.index("sft beats base")
+
+
+def test_a_difference_within_the_interval_is_not_called_a_win() -> None:
+    close = answers([0.6, 0.4] * 19 + [0.6, 0.6], [0.0] * 40)
+    assert "ppo and sft cannot be told apart" in compare(sft=SFT, ppo=close)["statement"]
+
+
+def test_a_proxy_win_with_a_gold_loss_is_named_over_optimisation() -> None:
+    hacked = answers([0.1] * 40, [5.0] * 40)
+    [remark] = compare(sft=SFT, ppo=hacked)["remarks"]
+    assert "over-optimised" in remark
+
+
+def test_another_tokenizer_leaves_kl_null_and_says_so() -> None:
+    report = compare(sft=SFT, other=answers([0.6] * 40, [0.0] * 40, kl=None))
+    assert report["candidates"]["other"]["kl"] is None
+    assert any("another tokenizer" in remark for remark in report["remarks"])
+    assert "compare/other_kl" not in metrics(report)
+
+
+def test_without_gold_the_reward_model_decides_and_gold_is_null() -> None:
+    report = summarise(
+        {"sft": SFT, "ppo": PPO}, TASKS, baseline="sft", judges=["reward_model"], tie_margin=0.0,
+        bootstrap_samples=50, seed=0,
+    )  # fmt: skip
+    assert report["candidates"]["ppo"]["win_rate"] == 1.0
+    assert report["candidates"]["ppo"]["gold_score"] is None
+
+
+def test_manifest_metrics_name_the_candidate_and_skip_the_baselines_own_win_rate() -> None:
+    flat = metrics(compare(base=BASE, sft=SFT, ppo=PPO))
+    assert flat["compare/ppo_win_rate"] == pytest.approx(0.75)
+    assert flat["compare/sft_gold_score"] == pytest.approx(0.5)
+    assert "compare/sft_win_rate" not in flat
+
+
+def test_the_terminal_table_is_aligned_and_in_the_chains_order() -> None:
+    report = compare(ppo=PPO, sft=SFT, base=BASE)
+    lines = text_table(report).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["base", "sft", "ppo"] == ordered(report)
+    assert len({len(line) for line in lines}) == 1
