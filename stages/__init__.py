@@ -1,0 +1,1 @@
+"""One outline a stage: build the parts, run the loop, save."""
