@@ -190,6 +190,7 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _set_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, pad_token_id: int | None) -> None:
     for target in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
         target.pad_token_id = pad_token_id
+        target.bos_token_id = tokenizer.bos_token_id
         target.eos_token_id = tokenizer.eos_token_id
 
 
@@ -315,19 +316,25 @@ def save_model(
     state = dict(state_dict) if state_dict is not None else merged_state_dict(model)
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
-    training_dtype = plain.config.dtype
     pad_token, padding_side = tokenizer.pad_token, tokenizer.padding_side
     try:
-        plain.config.dtype = dtype if dtype is not None else training_dtype
         if hasattr(plain, "score"):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(plain.config.get_text_config().pad_token_id)
             tokenizer.padding_side = "right"
         with save_folder_atomic(folder) as target, _quiet_transformers():
             plain.save_pretrained(target, state_dict=state)
             tokenizer.save_pretrained(target)
+            if dtype is not None:
+                _write_dtype(target / "config.json", dtype)
     finally:
-        plain.config.dtype = training_dtype
         tokenizer.pad_token, tokenizer.padding_side = pad_token, padding_side
+
+
+def _write_dtype(path: Path, dtype: torch.dtype) -> None:
+    """save_pretrained writes the dtype of the model in memory, not of the state_dict that it stores."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def token_scores(

@@ -80,7 +80,9 @@ class RowReader:
         try:
             text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
         except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise UserError(f"{path.name} cannot be read ({error}); {self.key} takes UTF-8 text, plain or gzip.") from None
+            raise UserError(
+                f"{path.name} cannot be read ({error}); {self.key} takes UTF-8 text, plain or gzip."
+            ) from None
         if text.lstrip()[:1] == "[" and ".jsonl" not in path.name:
             yield from self._read_list(path, text)
             return

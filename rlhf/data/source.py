@@ -50,7 +50,9 @@ class FileSource:
 
     gold: Callable[[Prompt, str], float] | None = None
 
-    def __init__(self, name: str, path: str, records: Records, evaluation_fraction: float, read: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, path: str, records: Records, evaluation_fraction: float, read: dict[str, Any]
+    ) -> None:
         self.name = name
         self.path = path
         self._records = records

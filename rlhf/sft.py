@@ -1,0 +1,260 @@
+"""SFT on TRL's SFTTrainer: rows and their loss masks, the trainer, selection by reward model, sampled responses."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import SFTConfig, SFTTrainer
+
+from rlhf import models, tracking_callback
+from rlhf.config import RolloutConfig, SelectBy
+from rlhf.data.encoding import EncodedDemonstration, Encoder, context_of
+from rlhf.data.records import Split
+from rlhf.data.templates import ChatTemplate
+from rlhf.errors import UserError
+from rlhf.ppo.rollout import generate
+from rlhf.trainer import StageTrainer, gathered, training_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlhf.pipeline import StageContext
+
+IGNORED = -100  # a label that no loss counts
+SAMPLES_SHOWN = 8
+JUDGED_PROMPTS = 128
+
+
+def demonstration_row(demonstration: EncodedDemonstration) -> dict[str, list[int]]:
+    """Prompt and response; labels are the response's ids, its end token too, and IGNORED on the prompt."""
+    prompt, response = demonstration.prompt_ids, demonstration.response_ids
+    return {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + response}
+
+
+def pretraining_rows(context: StageContext, encoder: Encoder, demonstrations: int) -> list[dict[str, list[int]]]:
+    """Documents with loss on every token, `sft.pretraining_fraction` of all rows, drawn by the seed."""
+    fraction = context.config.sft.pretraining_fraction
+    count = round(demonstrations * fraction / (1 - fraction))
+    if count == 0:
+        return []
+    texts = context.data.texts(Split.train)
+    chosen = random.Random(f"pretraining rows:{context.config.seed}").choices(texts, k=count)
+    rows = []
+    for text in chosen:
+        ids = encoder.template.response_ids(text)[: max_length(context, encoder.context)]
+        rows.append({"input_ids": ids, "labels": ids})
+    return rows
+
+
+def max_length(context: StageContext, model_context: int | None) -> int:
+    """Tokens in the longest row: what the config allows, within the model's context."""
+    allowed = context.config.data.max_prompt_tokens + context.config.data.max_response_tokens
+    return allowed if model_context is None else min(allowed, model_context)
+
+
+class RewardModelJudge:
+    """Mean score that a reward model gives to responses."""
+
+    def __init__(self, context: StageContext, template: ChatTemplate) -> None:
+        path = context.config.sft.reward_model
+        assert path is not None, "the config requires one for select_by=reward_model"
+        model_config = context.config.model
+        tokenizer = models.load_tokenizer(path, trust_remote_code=model_config.trust_remote_code)
+        same_words = tokenizer.get_vocab() == template.tokenizer.get_vocab()
+        if not same_words or ChatTemplate(tokenizer, context.config.data.template).hash != template.hash:
+            raise UserError(
+                f"sft.reward_model={path} has another {'chat template' if same_words else 'vocabulary'} than the model "
+                "in training; name one trained from the same base, or use sft.select_by=validation_loss."
+            )
+        self.model = models.freeze(models.load_reward_model(path, model_config))
+
+    def __call__(self, sequences: Sequence[Sequence[int]], device: torch.device) -> list[float]:
+        scores: list[float] = models.sequence_scores(self.model.to(device), sequences).tolist()
+        return scores
+
+
+class HeldOutSampler:
+    """Responses of the model in training to held-out prompts: some for the sample table, more for a judge."""
+
+    def __init__(
+        self,
+        context: StageContext,
+        template: ChatTemplate,
+        held_out: Sequence[EncodedDemonstration],
+        judge: RewardModelJudge | None,
+    ) -> None:
+        self._context = context
+        self._template = template
+        self._judge = judge
+        self._held_out = held_out
+
+    def __call__(self, model: Any, step: int) -> float | None:
+        """Logs a few samples at `step`; the judge's mean score, None without a judge."""
+        config, tokenizer = self._context.config, self._template.tokenizer
+        rollout, chosen = self._fitting(model)
+        if not chosen:
+            return None
+        with gathered(model):
+            responses = generate(
+                model,
+                [demonstration.prompt_ids for demonstration in chosen],
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                config=rollout,
+                generator_seed=config.seed,
+            ).response_ids
+        scores: list[float] | None = None
+        if self._judge is not None:
+            device = next(model.parameters()).device
+            sequences = [d.prompt_ids + ids for d, ids in zip(chosen, responses, strict=True)]
+            scores = self._judge(sequences, device)
+        rows = []
+        for index, (demonstration, ids) in enumerate(zip(chosen[:SAMPLES_SHOWN], responses, strict=False)):
+            row: dict[str, Any] = {
+                "prompt": self._template.prompt_text(demonstration.prompt),
+                "response": self._template.decode(ids),
+                "demonstration": self._template.decode(demonstration.response_ids),
+            }
+            rows.append(row if scores is None else {**row, "score": scores[index]})
+        self._context.tracker.samples(step, rows)
+        return None if scores is None else sum(scores) / len(scores)
+
+    def _fitting(self, model: Any) -> tuple[RolloutConfig, list[EncodedDemonstration]]:
+        """The first held-out prompts that leave the context room for a whole response."""
+        rollout = self._context.config.rollout
+        limit = context_of(model.config)
+        wanted = SAMPLES_SHOWN if self._judge is None else JUDGED_PROMPTS
+        fitting = [d for d in self._held_out if limit is None or len(d.prompt_ids) + rollout.max_new_tokens <= limit]
+        if self._judge is not None and not fitting:
+            raise UserError(
+                f"No held-out prompt leaves rollout.max_new_tokens={rollout.max_new_tokens} tokens of the model's "
+                f"context of {limit}; lower it, or use sft.select_by=validation_loss."
+            )
+        return rollout, fitting[:wanted]
+
+
+class ResponseTrainer(StageTrainer, SFTTrainer):
+    """TRL's trainer with held-out loss per token, whatever the batches, and samples at every evaluation."""
+
+    stage = "sft"
+
+    def __init__(self, *, sampler: HeldOutSampler, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._sampler = sampler
+        self.train_lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        self._held_out_sums = [0.0, 0.0]  # loss, tokens
+        self._clock = (time.monotonic(), 0.0)
+        self._evaluations: list[dict[str, float]] = []
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        tokens = float((inputs["labels"][:, 1:] != IGNORED).sum())
+        self._held_out_sums[0] += float(loss) * tokens
+        self._held_out_sums[1] += tokens
+        return loss, logits, labels
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._held_out_sums = [0.0, 0.0]
+        output = super().evaluation_loop(*args, **kwargs)
+        loss, tokens = self.reduced_sum(self._held_out_sums)
+        output.metrics["eval_loss"] = loss / tokens
+        score = self._sampler(self.model, self.state.global_step)
+        if score is not None:
+            output.metrics["eval_score"] = score
+        self._evaluations.append(
+            {
+                f"eval/{name}": output.metrics[f"eval_{name}"]
+                for name in ("loss", "score")
+                if f"eval_{name}" in output.metrics
+            }
+        )
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            then, tokens = self._clock
+            self._clock = (time.monotonic(), float(self._total_train_tokens))
+            logs["train/tokens_per_second"] = (self._clock[1] - tokens) / max(self._clock[0] - then, 1e-9)
+        super().log(logs, start_time)
+
+    def final_metrics(self) -> dict[str, float]:
+        """The kept checkpoint's metrics: train/loss is the mean over training, the rest is measured held out."""
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        kept = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
+        evaluation = next(
+            (e for e in reversed(self.state.log_history) if "eval_loss" in e and e["step"] == kept),
+            {},
+        )
+        metrics = {"train/loss": losses[-1] if losses else float("nan"), "train/steps": float(self.state.global_step)}
+        metrics |= {
+            f"eval/{name}": evaluation[f"eval_{name}"] for name in ("loss", "score") if f"eval_{name}" in evaluation
+        }
+        return metrics
+
+
+def build_trainer(
+    context: StageContext,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, list[int]]],
+    held_out_rows: Sequence[Mapping[str, list[int]]],
+    sampler: HeldOutSampler,
+) -> ResponseTrainer:
+    config = context.config
+    select = config.sft.select_by
+    arguments = training_arguments(
+        config,
+        config.sft.optim,
+        stage="sft",
+        checkpoints_dir=context.folder.checkpoints_dir,
+        epochs=config.sft.epochs,
+        batch_size=config.sft.batch_size,
+        micro_batch_size=config.sft.micro_batch_size_per_device,
+        rows=len(rows),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=select != SelectBy.last,
+        metric_for_best_model=None if select == SelectBy.last else _METRICS[select],
+        greater_is_better=select == SelectBy.reward_model,
+        prediction_loss_only=True,
+        pad_to_multiple_of=8,
+        max_length=max_length(context, context_of(model.config)),
+        packing=config.sft.packing,
+        eval_packing=False,
+        dataset_kwargs={"skip_prepare_dataset": not config.sft.packing},
+    )
+    trainer = ResponseTrainer(
+        sampler=sampler,
+        model=model,
+        args=SFTConfig(**arguments),
+        train_dataset=_dataset(rows),
+        # Sorted by length, so that batches pad little; the loss is per token and does not mind.
+        eval_dataset=_dataset(sorted(held_out_rows, key=lambda row: len(row["input_ids"]))),
+        processing_class=tokenizer,
+    )
+    tracking_callback.install(trainer, context.tracker, "SFT", enabled=config.tracker.progress)
+    return trainer
+
+
+_METRICS = {SelectBy.validation_loss: "eval_loss", SelectBy.reward_model: "eval_score"}
+
+
+def _dataset(rows: Sequence[Mapping[str, list[int]]]) -> Dataset:
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "labels")})
+
+
+def save(trainer: ResponseTrainer, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> None:
+    """Writes model/ in model.dtype; under ZeRO every rank takes part and rank 0 writes."""
+    model = trainer.model
+    with gathered(model):
+        if trainer.args.should_save:
+            state: dict[str, Tensor] = models.merged_state_dict(model)
+            dtype = models.torch_dtype(context.config.model.dtype)
+            models.save_model(model, tokenizer, context.folder.model_dir, state_dict=state, dtype=dtype)
+    trainer.accelerator.wait_for_everyone()

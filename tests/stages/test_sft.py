@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlhf import models, sft, trainer
+from rlhf.config import (
+    Config,
+    DType,
+    LoraConfig,
+    ModelConfig,
+    OnBadRow,
+    OptimConfig,
+    RolloutConfig,
+    SelectBy,
+    SFTConfig,
+    TrackerConfig,
+)
+from rlhf.data.bad_rows import BadRows
+from rlhf.data.encoding import Encoder
+from rlhf.data.records import Demonstration, Split
+from rlhf.data.templates import ChatTemplate
+from rlhf.errors import UserError
+from stages import sft as stage
+from tests.fakes import ListSource, make_context, prompt
+from tests.tiny import ARCHITECTURES, save_tiny_model
+
+COLOURS = ["red", "blue", "green", "grey"]
+
+
+def toy_demonstrations(count: int, seed: int = 0) -> list[Demonstration]:
+    """The answer repeats the prompt's last word, after filler of varying length."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(count):
+        colour = rng.choice(COLOURS)
+        rows.append(Demonstration(prompt("say " + "so " * rng.randint(0, 6) + colour, i), f"{colour} {colour}"))
+    return rows
+
+
+def make_config(model: str, **sft_settings: Any) -> Config:
+    settings = {"epochs": 2, "batch_size": 8, "micro_batch_size_per_device": 8, "optim": OptimConfig(lr=1e-2)}
+    return Config(
+        model=ModelConfig(path=model),
+        sft=SFTConfig(**{**settings, **sft_settings}),
+        rollout=RolloutConfig(max_new_tokens=6),
+        tracker=TrackerConfig(progress=False),
+    )
+
+
+def make(tmp_path: Path, config: Config, count: int = 64, name: str = "sft") -> Any:
+    data = ListSource(toy_demonstrations(count), toy_demonstrations(16, seed=1), documents=["one two three four"] * 5)
+    return make_context(tmp_path / name, config, {"base": config.model.path}, data)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(path).state_dict())
+
+
+def test_held_out_loss_falls_and_model_loads_with_plain_from_pretrained(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama", chat_template=True)
+    context = make(tmp_path, make_config(base, epochs=4))
+    metrics = stage.run(context)
+    losses = context.tracker.values("eval/loss")
+    assert len(losses) == 4
+    assert metrics["eval/loss"] == min(losses) < 0.5 * losses[0] or metrics["eval/loss"] < 1.0
+    trained, untrained = weights(context.folder.model_dir), weights(Path(base))
+    assert all(not torch.equal(trained[name], untrained[name]) for name in trained)
+    assert models.load_tokenizer(str(context.folder.model_dir)).chat_template
+    assert {"train/loss", "optim/lr", "train/tokens_per_second"} <= set().union(*(m for _, m in context.tracker.logged))
+    assert [step for step, _ in context.tracker.sampled] == [8, 16, 24, 32]
+    assert set(context.tracker.sampled[0][1][0]) == {"prompt", "response", "demonstration"}
+
+
+def test_only_response_and_end_token_have_labels_in_the_collated_batch(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "gpt2")  # its pad token is its end token
+    config = make_config(base)
+    context = make(tmp_path, config)
+    tokenizer = models.load_tokenizer(base)
+    template = ChatTemplate(tokenizer)
+    demonstrations = context.data.demonstrations(Split.train)[:8]
+    encoded = Encoder(template, config.data, BadRows(OnBadRow.refuse, None)).demonstrations(demonstrations)
+    rows = [sft.demonstration_row(demonstration) for demonstration in encoded]
+    built = sft.build_trainer(
+        context,
+        models.load_causal_lm(base, config.model),
+        tokenizer,
+        rows,
+        rows,
+        sft.HeldOutSampler(context, template, [], None),
+    )
+    batch = next(iter(built.get_train_dataloader()))
+    seen = 0
+    for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        length = int(mask.sum())
+        demonstration = next(d for d in encoded if d.prompt_ids + d.response_ids == ids[:length].tolist())
+        seen += 1
+        start = len(demonstration.prompt_ids)
+        for position, label in enumerate(labels.tolist()):
+            expected = int(ids[position]) if start <= position < length else -100
+            assert label == expected
+        assert labels[length - 1] == tokenizer.eos_token_id
+    assert seen == 8
+
+
+def test_interrupted_run_ends_like_one_that_never_stopped(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=2, select_by=SelectBy.last, residual_dropout=0.1)
+    whole = make(tmp_path, config, name="whole")
+    stage.run(whole)
+
+    class Stop(Exception):
+        pass
+
+    broken = make(tmp_path, config, name="broken")
+    log = broken.tracker.log
+
+    def log_until(step: int, metrics: Any) -> None:
+        log(step, metrics)
+        if step == 11:
+            raise Stop
+
+    broken.tracker.log = log_until
+    with pytest.raises(Stop):
+        stage.run(broken)
+    assert trainer.latest_checkpoint(broken.folder.checkpoints_dir)[0] == 8
+    (broken.folder.checkpoints_dir / "checkpoint-11").mkdir()  # half-written when the process died
+    broken.tracker.log = log
+    broken.resume = True
+    stage.run(broken)
+    a, b = weights(whole.folder.model_dir), weights(broken.folder.model_dir)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert broken.tracker.values("train/loss") == whole.tracker.values("train/loss")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_architecture_trains(tmp_path: Path, architecture: str, tied: bool) -> None:
+    base = save_tiny_model(tmp_path / "base", architecture, tied=tied, bos=architecture == "llama")
+    context = make(tmp_path, make_config(base, epochs=1, residual_dropout=0.2), count=16)
+    metrics = stage.run(context)
+    assert metrics["train/steps"] == 2
+    trained, untrained = weights(context.folder.model_dir), weights(Path(base))
+    assert trained.keys() == untrained.keys()
+    assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
+
+
+def test_lora_changes_only_what_it_adapts_and_saves_a_whole_model(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "gpt2", tied=True)
+    config = make_config(base, epochs=3)
+    config.model.lora = LoraConfig(r=4)
+    context = make(tmp_path, config)
+    metrics = stage.run(context)
+    trained, untrained = weights(context.folder.model_dir), weights(Path(base))
+    assert trained.keys() == untrained.keys()
+    changed = {name for name in trained if not torch.equal(trained[name], untrained[name])}
+    assert changed
+    assert all("attn" in name or "mlp" in name for name in changed)
+    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
+
+
+def _held_out_loss(model: Any, context: Any) -> float:
+    """Mean over response tokens, one sequence at a time, without padding."""
+    template = ChatTemplate(models.load_tokenizer(str(context.parents["base"])))
+    total, count = 0.0, 0
+    for demonstration in context.data.demonstrations(Split.evaluation):
+        prompt_ids = template.prompt_ids(demonstration.prompt)
+        response_ids = template.response_ids(demonstration.response)
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt_ids + response_ids])).logits[0].log_softmax(-1)
+        for position, token in enumerate(response_ids, start=len(prompt_ids)):
+            total -= float(logits[position - 1, token])
+            count += 1
+    return total / count
+
+
+def test_held_out_loss_is_the_mean_over_response_tokens(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "qwen2")
+    context = make(tmp_path, make_config(base, micro_batch_size_per_device=4))
+    metrics = stage.run(context)
+    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
+
+
+def test_packing_gives_each_row_the_loss_it_has_alone(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(
+        base,
+        packing=True,
+        select_by=SelectBy.last,
+        optim=OptimConfig(lr=1e-12),
+        epochs=1,
+        batch_size=2,
+        micro_batch_size_per_device=2,
+    )
+    context = make(tmp_path, config, count=16)
+    context.data.held_out_demonstrations = context.data.train_demonstrations
+    metrics = stage.run(context)
+    assert metrics["train/steps"] == 1
+    model = models.load_causal_lm(base, ModelConfig())
+    assert metrics["train/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
+
+
+def test_learning_rate_falls_along_a_cosine_to_the_minimum(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    context = make(tmp_path, make_config(base, optim=OptimConfig(lr=1e-3, min_lr_ratio=0.1)))
+    stage.run(context)
+    rates = context.tracker.values("optim/lr")
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates == sorted(rates, reverse=True)
+    assert 1e-4 <= rates[-1] < 1.2e-4
+
+
+def test_pretraining_text_is_the_stated_share_of_rows_with_loss_on_every_token(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    context = make(tmp_path, make_config(base, pretraining_fraction=0.2, epochs=1), count=32)
+    metrics = stage.run(context)
+    assert metrics["data/pretraining_rows"] == 8
+    encoder = Encoder(ChatTemplate(models.load_tokenizer(base)), context.config.data, BadRows(OnBadRow.refuse, None))
+    row = sft.pretraining_rows(context, encoder, 4)[0]
+    assert row["labels"] == row["input_ids"]
+
+
+@pytest.mark.parametrize("select_by", [SelectBy.validation_loss, SelectBy.last])
+def test_selection_keeps_the_checkpoint_it_names(tmp_path: Path, select_by: SelectBy) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    # So few rows and so high a rate that the held-out loss rises again.
+    config = make_config(base, epochs=6, select_by=select_by, optim=OptimConfig(lr=3e-2, min_lr_ratio=1.0))
+    context = make(tmp_path, config, count=8)
+    metrics = stage.run(context)
+    losses = context.tracker.values("eval/loss")
+    assert losses[-1] > min(losses)
+    assert metrics["eval/loss"] == (min(losses) if select_by == SelectBy.validation_loss else losses[-1])
+    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-3)
+
+
+def test_selection_by_reward_model_keeps_the_best_scoring_checkpoint(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    scorer = models.load_reward_model(base, ModelConfig())
+    torch.nn.init.normal_(scorer.score.weight)
+    models.save_model(scorer, models.load_tokenizer(base), tmp_path / "reward")
+    config = make_config(base, epochs=3, select_by=SelectBy.reward_model, reward_model=str(tmp_path / "reward"))
+    context = make(tmp_path, config)
+    metrics = stage.run(context)
+    scores = context.tracker.values("eval/score")
+    assert len(scores) == 3
+    assert metrics["eval/score"] == max(scores)
+    assert "score" in context.tracker.sampled[0][1][0]
+
+
+def test_reward_model_of_another_template_is_refused(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    other = save_tiny_model(tmp_path / "other", "llama", chat_template=True)
+    config = make_config(base, select_by=SelectBy.reward_model, reward_model=other)
+    with pytest.raises(UserError, match="sft.reward_model=.* chat template"):
+        stage.run(make(tmp_path, config))
+
+
+def test_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.lm_head.weight[:] = float("nan")
+    model.save_pretrained(base)
+    context = make(tmp_path, make_config(base))
+    with pytest.raises(UserError, match=r"The sft loss is nan at step 1.*sft\.optim\.lr"):
+        stage.run(context)
+    assert not context.folder.model_dir.exists()
+
+
+def test_bfloat16_is_what_the_saved_weights_have(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=1)
+    config.model.dtype = DType.bfloat16
+    context = make(tmp_path, config, count=16)
+    stage.run(context)
+    model = AutoModelForCausalLM.from_pretrained(context.folder.model_dir)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_nothing_is_written_outside_the_stage_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    context = make(tmp_path, make_config(base, epochs=1), count=8)
+    stage.run(context)
+    assert list(work.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "work", "sft"}
+    assert not list(context.folder.path.rglob("README.md"))
