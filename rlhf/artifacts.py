@@ -211,7 +211,9 @@ class StageFolder:
                 f"{self.manifest_path} is damaged ({error}); move {self.path} away, or choose another run.name."
             ) from None
         if not isinstance(manifest, dict):
-            raise UserError(f"{self.manifest_path} holds no manifest; move {self.path} away, or choose another run.name.")
+            raise UserError(
+                f"{self.manifest_path} holds no manifest; move {self.path} away, or choose another run.name."
+            )
         return manifest
 
     @property

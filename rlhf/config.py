@@ -183,12 +183,16 @@ class DataConfig:
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
     def __post_init__(self) -> None:
-        _require_positive("data", max_prompt_tokens=self.max_prompt_tokens, max_response_tokens=self.max_response_tokens)
+        _require_positive(
+            "data", max_prompt_tokens=self.max_prompt_tokens, max_response_tokens=self.max_response_tokens
+        )
         _require(
             0 < self.evaluation_fraction < 1,
             f"data.evaluation_fraction is {self.evaluation_fraction}; use a fraction above 0 and below 1.",
         )
-        _require(self.max_rows is None or self.max_rows > 0, f"data.max_rows is {self.max_rows}; use 1 or more, or null.")
+        _require(
+            self.max_rows is None or self.max_rows > 0, f"data.max_rows is {self.max_rows}; use 1 or more, or null."
+        )
         _require(
             self.path is not None or self.source == DataSourceName.sandbox,
             f"data={self.source.value} needs a file; set data.path=FILE.",
@@ -347,7 +351,9 @@ class PPOConfig:
     missing_eos_penalty: float = 1.0  # taken from the score of a response that did not end; 0 is off
     missing_eos_score: float | None = None  # the whole score of a response that did not end (TL;DR: -1); None: off
     warmup_iterations: int = 0  # lr of policy and value rises linearly from a tenth over these; 0 is off
-    ema_decay: float = 0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
+    ema_decay: float = (
+        0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
+    )
     ptx: PtxConfig = field(default_factory=PtxConfig)
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
     evaluation_prompts: int = 128
@@ -378,7 +384,7 @@ class PPOConfig:
         )
         _require(
             self.missing_eos_score is None or self.missing_eos_penalty == 0,
-            "ppo.missing_eos_score replaces the score and ppo.missing_eos_penalty lowers it; set one of them to null or 0.",
+            "ppo.missing_eos_score replaces the score and ppo.missing_eos_penalty lowers it; switch one off.",
         )
         for key in ("value_clip_range", "score_clip", "missing_eos_penalty", "evaluate_every", "warmup_iterations"):
             value = getattr(self, key)

@@ -1,0 +1,146 @@
+"""A sweep's two ends: what is checked before its first job, and the table and comparison after its last."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf import pipeline
+from rlhf.artifacts import StageFolder, write_json_atomic
+from rlhf.compose import Job
+from rlhf.config import Config, StageName
+from rlhf.distributed import is_main_process
+from rlhf.errors import UserError
+
+_OUTCOME = "job.json"
+# Columns of the table: what is shown, and the names it may have in a stage's metrics, best first.
+_COLUMNS = {
+    "kl": ("eval/kl", "objective/kl"),
+    "score": ("eval/score", "objective/score"),
+    "gold": ("eval/gold_score", "objective/gold_score", "eval/gold"),
+    "loss": ("eval/loss", "train/loss"),
+    "accuracy": ("eval/accuracy",),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended."""
+
+    job: str | None
+    status: int  # as an exit status: 0 done
+    message: str  # one line; "" when it is done
+
+
+def check(job: Job) -> None:
+    """What can be refused before the first job starts."""
+    pipeline.check(job.config, job.name, job.swept_keys)
+
+
+def start(jobs: Sequence[Job]) -> float:
+    """Forgets how earlier sweeps' jobs ended; returns the time, to tell this sweep's outcomes from others'."""
+    for job in jobs if is_main_process() else ():
+        _outcome_path(job.config, job.name).unlink(missing_ok=True)
+    return time.time()
+
+
+def record(config: Config, job: str | None, status: int, message: str) -> None:
+    """Leaves word of how a job ended where `finish` finds it, whatever process or machine the job ran on."""
+    if not is_main_process():
+        return
+    word = {"job": job, "stage": config.stage.value, "status": status, "message": message}
+    try:
+        write_json_atomic(_outcome_path(config, job), word)
+    except UserError as error:
+        print(f"rlhf: {error}", flush=True)
+
+
+def finish(jobs: Sequence[Job], started: float) -> int:
+    """Prints what the jobs got, compares their policies, and returns the sweep's exit status."""
+    if not is_main_process():
+        return 0
+    outcomes = [_outcome(job, started) for job in jobs]
+    done = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.status == 0]
+    failed = [outcome for outcome in outcomes if outcome.status != 0]
+    _print_table(done)
+    status = 1 if failed else 0
+    if failed:
+        print(f"\n{len(failed)} of {len(jobs)} jobs failed:")
+        for outcome in failed:
+            print(f"  {outcome.job}: {outcome.message}")
+    policies = [job for job in done if _folder(job, StageName.ppo).complete and job.name is not None]
+    if policies and policies[0].config.stage in (StageName.all, StageName.ppo):
+        status = max(status, _compare(policies))
+    if jobs:
+        print(f"\nEvery job's folder is in {pipeline.run_folder(jobs[0].config) / 'sweep'}/")
+    return status
+
+
+def _outcome_path(config: Config, job: str | None) -> Path:
+    return pipeline.run_folder(config) / "sweep" / (job or config.stage.value) / _OUTCOME
+
+
+def _outcome(job: Job, started: float) -> Outcome:
+    import json
+
+    path = _outcome_path(job.config, job.name)
+    name = job.name or job.config.stage.value
+    if not path.exists() or path.stat().st_mtime < started - 1:
+        return Outcome(name, 1, "it did not run to its end")
+    word = json.loads(path.read_text(encoding="utf-8"))
+    return Outcome(name, word["status"], word["message"])
+
+
+def _folder(job: Job, stage: StageName) -> StageFolder:
+    return pipeline.Place(pipeline.run_folder(job.config), job.name, job.swept_keys).folder(stage)
+
+
+def _print_table(jobs: Sequence[Job]) -> None:
+    """One line a job with the metrics of the stage the sweep is about."""
+    rows = []
+    for job in jobs:
+        stage = StageName.ppo if job.config.stage == StageName.all else job.config.stage
+        metrics = (_folder(job, stage).manifest or {}).get("metrics", {})
+        rows.append((job.name or stage.value, {name: _first(metrics, keys) for name, keys in _COLUMNS.items()}))
+    columns = [name for name in _COLUMNS if any(values[name] is not None for _, values in rows)]
+    if not rows or not columns:
+        return
+    width = max(len(name) for name, _ in rows)
+    print(f"\n{'job':<{width}}" + "".join(f"{name:>10}" for name in columns))
+    for name, values in rows:
+        print(f"{name:<{width}}" + "".join(f"{_number(values[column]):>10}" for column in columns))
+
+
+def _first(metrics: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    return next((metrics[name] for name in names if metrics.get(name) is not None), None)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _compare(jobs: Sequence[Job]) -> int:
+    """Compares all the jobs' policies, and their SFT models where those differ; returns an exit status."""
+    from rlhf.cli import run_guarded
+
+    first = jobs[0]
+    config = dataclasses.replace(first.config, stage=StageName.compare)
+    place = pipeline.Place(pipeline.run_folder(config), first.name, first.swept_keys)
+
+    def run() -> None:
+        parents = pipeline.find_parents(config, StageName.compare, place)
+        parents.pop("ppo", None)
+        for job in jobs:
+            parents[f"candidates/ppo[{job.name}]"] = _folder(job, StageName.ppo).model_dir
+            if pipeline.touches(job.swept_keys, StageName.sft) and _folder(job, StageName.sft).complete:
+                parents[f"candidates/sft[{job.name}]"] = _folder(job, StageName.sft).model_dir
+        folder = StageFolder(pipeline.run_folder(config) / "compare-sweep")
+        pipeline.run_in_folder(config, StageName.compare, folder, parents)
+
+    status, _ = run_guarded(run)
+    return status
