@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreTrainedTokenizerBase:
-    """Byte-level BPE with single digits, an end and a pad token, and a User/Assistant chat template.
+    """Byte-level BPE with an end and a pad token and a User/Assistant chat template.
 
     The template's own words are tokens from the start: they stand in every prompt and in no document.
     Raises UserError when vocab_size does not hold the 256 bytes and the special tokens.
@@ -41,9 +41,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
         )
     tokenizer = Tokenizer(BPE())
     # A prefix space makes the first word of a text the same token as anywhere else.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=True)]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
@@ -59,8 +57,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     return fast
 
 
-def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama with random weights and tied embeddings, float32."""
+def build_model(
+    architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, attn_implementation: str | None = None
+) -> LlamaForCausalLM:
+    """A Llama with random weights and tied embeddings, float32. attn_implementation: None is Transformers' choice."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,
@@ -73,6 +73,7 @@ def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizer
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        attn_implementation=attn_implementation,
     )
     return LlamaForCausalLM(config)
 

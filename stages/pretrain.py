@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transformers import Trainer, TrainingArguments
+import torch
+from transformers import TrainingArguments
 
+from rlhf import trainer
 from rlhf.data.records import Split
 from rlhf.models import save_model
 from rlhf.pretraining import PackedTexts, build_model, train_tokenizer
@@ -15,47 +17,49 @@ if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 
+class PretrainTrainer(trainer.StageTrainer):
+    stage = "pretrain"
+
+
 def run(context: StageContext) -> dict[str, float]:
-    """Trains model.architecture on the data's text and saves it; returns the last training and held-out loss."""
-    config = context.config
+    """Trains model.architecture on the data's text and saves it; returns its held-out loss, nats a token."""
+    config, settings = context.config, context.config.pretrain
     texts = context.data.texts(Split.train)
     tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size, config.model.architecture.context)
-    model = build_model(config.model.architecture, tokenizer)
+    train_blocks = PackedTexts(texts, tokenizer, settings.sequence_length)
+    held_out_blocks = PackedTexts(context.data.texts(Split.evaluation), tokenizer, settings.sequence_length)
+    model = build_model(config.model.architecture, tokenizer, config.model.attn_implementation)
 
-    settings, optim = config.pretrain, config.pretrain.optim
-    arguments = TrainingArguments(
-        output_dir=str(context.folder.checkpoints_dir),
-        seed=config.seed,
-        use_cpu=config.launch.device.value == "cpu",
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+    arguments = trainer.training_arguments(
+        config,
+        settings.optim,
+        stage="pretrain",
+        checkpoints_dir=context.folder.checkpoints_dir,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.batch_size,
+        rows=len(train_blocks),
         bf16=settings.bf16,
-        learning_rate=optim.lr,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": optim.min_lr_ratio},
-        warmup_steps=optim.warmup_ratio,
-        adam_beta1=optim.betas[0],
-        adam_beta2=optim.betas[1],
-        adam_epsilon=optim.eps,
-        weight_decay=optim.weight_decay,
-        max_grad_norm=optim.max_grad_norm,
-        logging_steps=20,
+        logging_steps=10,
         eval_strategy="epoch",
         save_steps=settings.save_every,
-        save_total_limit=2,
-        report_to=[],
-        dataloader_pin_memory=False,
     )
-    trainer = Trainer(
+    pretraining = PretrainTrainer(
         model=model,
-        args=arguments,
-        train_dataset=PackedTexts(texts, tokenizer, settings.sequence_length),
-        eval_dataset=PackedTexts(context.data.texts(Split.evaluation), tokenizer, settings.sequence_length),
+        args=TrainingArguments(**arguments),
+        train_dataset=train_blocks,
+        eval_dataset=held_out_blocks,
     )
-    install(trainer, context.tracker, "pretrain", enabled=config.tracker.progress)
-    resume = context.resume and any(context.folder.checkpoints_dir.glob("checkpoint-*"))
-    train_loss = trainer.train(resume_from_checkpoint=resume).training_loss
-    held_out_loss = trainer.evaluate()["eval_loss"]
-    save_model(trainer.model, tokenizer, context.folder.model_dir)
-    return {"train/mean_loss": train_loss, "eval/loss": held_out_loss}
+    pretraining.train_lengths = [settings.sequence_length] * len(train_blocks)
+    install(pretraining, context.tracker, "pretrain", enabled=config.tracker.progress)
+    trainer.train(pretraining, context)
+
+    model.to(torch.bfloat16)  # as it is shipped, half the bytes; the held-out loss is that of the rounded weights
+    held_out_loss = pretraining.evaluate()["eval_loss"]
+    save_model(model, tokenizer, context.folder.model_dir)
+    return {
+        "eval/loss": held_out_loss,
+        "data/documents": len(texts),
+        "data/tokens": train_blocks.blocks.numel(),
+        "model/parameters": model.num_parameters(),
+    }
