@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from rlhf.config import RolloutConfig
+from rlhf.data.encoding import context_of
 from rlhf.data.records import Prompt, Sampler
 from rlhf.errors import UserError
 from rlhf.tracking import Progress
@@ -56,7 +57,7 @@ def generate(
     Raises UserError when a prompt and config.max_new_tokens do not fit the model's context.
     """
     longest = max((len(ids) for ids in prompt_ids), default=0)
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model.config)
     if context is not None and longest + config.max_new_tokens > context:
         raise UserError(
             f"A prompt of {longest} tokens and rollout.max_new_tokens={config.max_new_tokens} do not fit the model's "

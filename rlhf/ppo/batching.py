@@ -1,0 +1,135 @@
+"""Prompts with their responses as micro-batches without much padding, and the models' outputs at response positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.models import hidden_states, unwrap_lora
+
+# Rows and columns are rounded up to these, so a micro-batch has a multiple of 64 tokens: oneDNN builds a kernel for
+# each new shape, and without rounding nearly every shape is new.
+ROW_MULTIPLE = 4
+WIDTH_MULTIPLE = 16
+# A micro-batch is closed when its next row would be this share of padding, once it has rows enough to be worth a call.
+MAX_PADDING = 0.2
+MIN_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Prompts with their responses. A response's last token is in no input: nothing is predicted from it."""
+
+    input_ids: Tensor  # (batch, width) int64: prompt, response less its last token, then zeros
+    lengths: list[int]  # of each row of input_ids, without the zeros
+    prompt_lengths: Tensor  # (batch,) int64
+    response_ids: Tensor  # (batch, response) int64, zeros behind each
+    response_mask: Tensor  # (batch, response) bool, True on response tokens
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some rows for one forward pass; `tokens` counts their response tokens, row by row."""
+
+    rows: Tensor  # (rows,) int64, of the batch
+    input_ids: Tensor  # (rows rounded up, width) int64, padded on the right
+    before: Tensor  # (tokens rounded up,) int64, where in the flattened input_ids each response token is predicted
+    response_ids: Tensor  # (tokens,) int64
+    response_mask: Tensor  # (rows, response) bool
+
+    def select(self, x: Tensor) -> Tensor:
+        """This micro-batch's entries of a (batch, response) tensor, (tokens,)."""
+        return x[self.rows][self.response_mask]
+
+
+def sequences(
+    prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *, device: Any, context: int | None
+) -> Sequences:
+    """Pack prompts and responses, both without padding; neither may be empty. No padding goes beyond `context`."""
+    assert all(len(ids) > 0 for ids in (*prompt_ids, *response_ids)), "prompts and responses have at least one token"
+    inputs = [[*prompt, *response[:-1]] for prompt, response in zip(prompt_ids, response_ids, strict=True)]
+    response_lengths = torch.tensor([len(ids) for ids in response_ids])
+    longest = int(response_lengths.max())
+    width = _round_up(max(map(len, inputs)), WIDTH_MULTIPLE)
+    return Sequences(
+        input_ids=_padded(inputs, width if context is None else min(width, context)).to(device),
+        lengths=[len(ids) for ids in inputs],
+        prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
+        response_ids=_padded(response_ids, longest).to(device),
+        response_mask=(torch.arange(longest) < response_lengths[:, None]).to(device),
+    )
+
+
+def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> list[MicroBatch]:
+    """The rows sorted by length and cut where the token budget is spent or padding would grow too much."""
+    groups: list[list[int]] = []
+    width = 0
+    for row in sorted(rows, key=lambda r: (-batch.lengths[r], r)):
+        length = batch.lengths[row]
+        if groups:
+            fits = width * _round_up(len(groups[-1]) + 1, ROW_MULTIPLE) <= token_budget
+            alike = length >= (1 - MAX_PADDING) * width or len(groups[-1]) < MIN_ROWS
+            if fits and alike:
+                groups[-1].append(row)
+                continue
+        width = _round_up(length, WIDTH_MULTIPLE)
+        groups.append([row])
+    return [_micro_batch(batch, group) for group in groups]
+
+
+def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:
+    device = batch.input_ids.device
+    rows = torch.tensor(group, device=device)
+    longest = max(batch.lengths[row] for row in group)
+    width = min(_round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
+    input_ids = torch.zeros(_round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
+    input_ids[: len(group)] = batch.input_ids[rows, :width]
+    mask = batch.response_mask[rows]
+    # The state that response token t is drawn in ends one position before it, on the prompt's last token for t = 0.
+    first = torch.arange(len(group), device=device) * width + batch.prompt_lengths[rows] - 1
+    before = (first[:, None] + torch.arange(mask.shape[1], device=device))[mask]
+    spare = before.new_zeros(_round_up(len(before), 64) - len(before))
+    return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask)
+
+
+def response_logits(model: Any, micro: MicroBatch) -> Tensor:
+    """Logits that each response token was drawn from, (tokens, vocab) in the model's dtype.
+
+    The model runs whole, so that what it does to logits after its head is done; only its head sees fewer positions.
+    """
+    with _head_only_at(unwrap_lora(model).get_output_embeddings(), micro.before):
+        logits: Tensor = model(input_ids=micro.input_ids, use_cache=False).logits
+    return logits[0, : len(micro.response_ids)]
+
+
+def response_values(model: Any, micro: MicroBatch) -> Tensor:
+    """The value of the state each response token was drawn in, (tokens,) float32."""
+    hidden = hidden_states(model, micro.input_ids).flatten(0, 1)[micro.before]
+    head: Any = unwrap_lora(model).score
+    values: Tensor = head(hidden)
+    return values[: len(micro.response_ids), 0].float()
+
+
+@contextmanager
+def _head_only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].flatten(0, 1)[positions][None],)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

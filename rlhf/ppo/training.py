@@ -1,0 +1,70 @@
+"""What PPO trains and what a checkpoint holds: two engines, the averaged policy, the KL controller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf.config import Config
+from rlhf.engine import Engine, lr_factor
+from rlhf.ppo.ema import EMA
+from rlhf.ppo.experience import Roles
+from rlhf.rl.kl import KLController
+from rlhf.tracking import json_value
+
+
+class Training:
+    """Everything that changes from one iteration to the next. All else is a function of seed and iteration."""
+
+    def __init__(self, roles: Roles, config: Config) -> None:
+        ppo = config.ppo
+        self.config = ppo
+        self.iterations = ppo.episodes // ppo.batch_size  # whole batches only
+        self.policy = Engine(roles.policy, ppo.optim, config.zero)
+        self.value_model = Engine(roles.value_model, ppo.value_optim, config.zero)
+        self.ema = EMA(roles.policy, ppo.ema_decay) if ppo.ema_decay > 0 else None
+        self.kl = KLController(ppo.kl.coef, ppo.kl.target, ppo.kl.horizon)
+        self.metrics: dict[str, float] = {}  # of the last iteration
+
+    def set_learning_rates(self, iteration: int) -> None:
+        """Those of `iteration`, counted from 0; ppo.warmup_iterations starts at a tenth, optim.warmup_ratio at 0."""
+        for engine in (self.policy, self.value_model):
+            warmup = round(engine.optim.warmup_ratio * self.iterations)
+            factor = lr_factor(
+                iteration,
+                self.iterations,
+                min_lr_ratio=engine.optim.min_lr_ratio,
+                warmup_steps=self.config.warmup_iterations or warmup,
+                warmup_from=0.1 if self.config.warmup_iterations else 0.0,
+            )
+            engine.set_lr_factor(factor)
+
+    @contextmanager
+    def saved_policy(self) -> Iterator[None]:
+        """Inside, the policy is the one that is saved: the average where there is one."""
+        if self.ema is None:
+            yield
+        else:
+            with self.ema.applied():
+                yield
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into a checkpoint's folder."""
+        self.policy.save(folder, "policy")
+        self.value_model.save(folder, "value_model")
+        if self.ema is not None:
+            self.ema.save(folder / "ema.safetensors")
+        state = {"kl": self.kl.state_dict(), "metrics": json_value(self.metrics)}
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Go on as if `save` had just been called."""
+        self.policy.load(folder, "policy")
+        self.value_model.load(folder, "value_model")
+        if self.ema is not None:
+            self.ema.load(folder / "ema.safetensors")
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        self.kl.load_state_dict(state["kl"])
+        self.metrics = {name: value for name, value in state["metrics"].items() if value is not None}

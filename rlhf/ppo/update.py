@@ -1,0 +1,143 @@
+"""The update: several passes over one batch of experience, each in minibatches of one optimizer step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlhf.config import PPOConfig
+from rlhf.engine import Engine, NonFiniteLossError
+from rlhf.ppo.batching import micro_batches, response_logits, response_values
+from rlhf.ppo.ema import EMA
+from rlhf.ppo.experience import Experience
+from rlhf.ppo.order import permutation, seed_for
+from rlhf.rl.kl import k3
+from rlhf.rl.logprobs import token_logprobs
+from rlhf.rl.losses import policy_loss, value_loss
+
+
+def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:
+    """Rows 0 to count - 1, shuffled by the seed, in `parts` equal minibatches."""
+    order = permutation(count, seed)
+    size = count // parts
+    return [order[start : start + size] for start in range(0, size * parts, size)]
+
+
+def update(
+    policy: Engine,
+    value_model: Engine,
+    experience: Experience,
+    config: PPOConfig,
+    *,
+    temperature: float,
+    seed: int,
+    pretraining: Tensor | None = None,
+    ema: EMA | None = None,
+) -> dict[str, float]:
+    """Train policy and value model on one batch: config.epochs passes of config.num_minibatches steps.
+
+    pretraining: (steps * sequences a step, sequence_length) int64, text whose loss joins each step (ptx).
+    ema: moved after every step.
+    Returns means over steps of the losses and the like; policy/ratio_max is the largest of all.
+    Raises NonFiniteLossError before the step that a loss or gradient would have spoilt.
+    """
+    steps: list[dict[str, float]] = []
+    total_steps = config.epochs * config.num_minibatches
+    for epoch in range(config.epochs):
+        minibatches = experience.minibatches
+        if epoch > 0:
+            minibatches = split_minibatches(
+                len(experience.scores), config.num_minibatches, seed_for(seed, "epoch", epoch)
+            )
+        for rows in minibatches:
+            metrics = _accumulate(policy, value_model, experience, rows, config, temperature)
+            if pretraining is not None:
+                text = pretraining.chunk(total_steps)[len(steps)]
+                metrics["policy/ptx_loss"] = accumulate_ptx(
+                    policy, text, coef=config.ptx.coef, token_budget=config.micro_batch_tokens
+                )
+            _refuse_non_finite(metrics)
+            metrics["optim/grad_norm"] = policy.step()
+            metrics["optim/value_grad_norm"] = value_model.step()
+            if ema is not None:
+                ema.update()
+            steps.append(metrics)
+    means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+    return means | {"policy/ratio_max": max(step["policy/ratio_max"] for step in steps)}
+
+
+def _accumulate(
+    policy: Engine,
+    value_model: Engine,
+    experience: Experience,
+    rows: Sequence[int],
+    config: PPOConfig,
+    temperature: float,
+) -> dict[str, float]:
+    """Add one minibatch's gradients, micro-batch by micro-batch, each divided by the whole minibatch's tokens."""
+    batch = experience.batch
+    count = int(batch.response_mask[rows].sum())
+    sums: dict[str, Tensor] = {}
+    ratio_max = 0.0
+    for micro in micro_batches(batch, rows, config.micro_batch_tokens):
+        old_logprobs = micro.select(experience.old_logprobs)
+        everything = torch.ones_like(old_logprobs, dtype=torch.bool)
+        logprobs = token_logprobs(response_logits(policy.model, micro), micro.response_ids, temperature=temperature)
+        advantages = micro.select(experience.advantages)
+        loss, clipfrac = policy_loss(
+            logprobs, old_logprobs, advantages, everything, clip_range=config.clip_range, count=count
+        )
+        policy.backward(loss)
+
+        values = response_values(value_model.model, micro)
+        loss_of_values, value_clipfrac = value_loss(
+            values,
+            micro.select(experience.values),
+            micro.select(experience.returns),
+            everything,
+            clip_range=config.value_clip_range,
+            count=count,
+        )
+        value_model.backward(loss_of_values)
+
+        now = logprobs.detach()
+        ratio_max = max(ratio_max, float((now - old_logprobs).max().exp()))
+        parts = {
+            "policy/loss": loss.detach(),
+            "policy/clipfrac": clipfrac,
+            "policy/approx_kl": k3(old_logprobs, now).sum() / count,
+            "value/loss": loss_of_values.detach(),
+            "value/clipfrac": value_clipfrac,
+        }
+        sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
+    return {name: float(total) for name, total in sums.items()} | {"policy/ratio_max": ratio_max}
+
+
+def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: int) -> float:
+    """Add coef * gradient of the mean loss a token of pretraining text (arXiv:2203.02155, eq. 2); returns that mean.
+
+    text: (sequences, length) int64, without padding.
+    """
+    rows_at_once = max(1, token_budget // text.shape[1])
+    total = 0.0
+    for part in text.split(rows_at_once):
+        logits: Any = policy.model(input_ids=part, use_cache=False).logits[:, :-1].float()
+        loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()) * (len(part) / len(text))
+        policy.backward(coef * loss)
+        total += float(loss.detach())
+    return total
+
+
+def _refuse_non_finite(metrics: dict[str, float]) -> None:
+    for name in ("policy/loss", "value/loss", "policy/ptx_loss"):
+        value = metrics.get(name, 0.0)
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"{name} is {value}; the weights are those of before this step. Lower ppo.optim.lr or "
+                "ppo.value_optim.lr, or go back to an earlier checkpoint."
+            )
