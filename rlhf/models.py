@@ -7,6 +7,7 @@ usable folder holds, which settings of a model would change our sampling behind 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,10 +134,27 @@ def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | No
     if any(key.endswith("score.weight") for key in info["missing_keys"]):
         with torch.no_grad():
             model.score.weight.zero_()
+    # Scores decide, so the head multiplies in float32 whatever the backbone does, autocast included.
+    model.score.__class__ = _float32_linear()
     tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     _check_vocabulary(model, tokenizer, path)
     _set_token_ids(model, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
     return model
+
+
+@functools.cache
+def _float32_linear() -> type[nn.Linear]:
+    import torch
+    from torch import nn
+
+    class Float32Linear(nn.Linear):
+        """A linear layer without bias that computes in float32; its weights keep their dtype."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            with torch.autocast(input.device.type, enabled=False):
+                return input.float() @ self.weight.float().T
+
+    return Float32Linear
 
 
 def _load(
@@ -246,7 +264,7 @@ def residual_dropout(model: nn.Module, p: float) -> list[torch.utils.hooks.Remov
                 handles += [branch.register_forward_hook(drop) for branch in (attention, branches["mlp"])]
     if not handles:
         raise UserError(
-            f"sft.residual_dropout is {p}, but {type(model).__name__} has no layers with attention and mlp; set it to 0."
+            f"sft.residual_dropout is {p}, but {type(model).__name__} has no attention and mlp to put it on; set it to 0."
         )
     return handles
 

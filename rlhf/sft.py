@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from rlhf import models, tracking_callback
@@ -19,7 +18,7 @@ from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from rlhf.ppo.rollout import generate
-from rlhf.trainer import StageTrainer, gathered, training_arguments
+from rlhf.trainer import StageTrainer, gathered, training_arguments, whole_state_dict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,7 +149,6 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         self.train_lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
         self._held_out_sums = [0.0, 0.0]  # loss, tokens
         self._clock = (time.monotonic(), 0.0)
-        self._evaluations: list[dict[str, float]] = []
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
@@ -167,13 +165,6 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         score = self._sampler(self.model, self.state.global_step)
         if score is not None:
             output.metrics["eval_score"] = score
-        self._evaluations.append(
-            {
-                f"eval/{name}": output.metrics[f"eval_{name}"]
-                for name in ("loss", "score")
-                if f"eval_{name}" in output.metrics
-            }
-        )
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -184,14 +175,13 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         super().log(logs, start_time)
 
     def final_metrics(self) -> dict[str, float]:
-        """The kept checkpoint's metrics: train/loss is the mean over training, the rest is measured held out."""
-        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        """The loss of the last training step, and what the kept checkpoint had on held-out rows."""
         kept = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
         evaluation = next(
             (e for e in reversed(self.state.log_history) if "eval_loss" in e and e["step"] == kept),
             {},
         )
-        metrics = {"train/loss": losses[-1] if losses else float("nan"), "train/steps": float(self.state.global_step)}
+        metrics = {"train/loss": self.last_loss, "train/steps": float(self.state.global_step)}
         metrics |= {
             f"eval/{name}": evaluation[f"eval_{name}"] for name in ("loss", "score") if f"eval_{name}" in evaluation
         }
@@ -251,10 +241,8 @@ def _dataset(rows: Sequence[Mapping[str, list[int]]]) -> Dataset:
 
 def save(trainer: ResponseTrainer, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> None:
     """Writes model/ in model.dtype; under ZeRO every rank takes part and rank 0 writes."""
-    model = trainer.model
-    with gathered(model):
-        if trainer.args.should_save:
-            state: dict[str, Tensor] = models.merged_state_dict(model)
-            dtype = models.torch_dtype(context.config.model.dtype)
-            models.save_model(model, tokenizer, context.folder.model_dir, state_dict=state, dtype=dtype)
+    state = whole_state_dict(trainer)
+    if trainer.args.should_save:
+        dtype = models.torch_dtype(context.config.model.dtype)
+        models.save_model(trainer.model, tokenizer, context.folder.model_dir, state_dict=state, dtype=dtype)
     trainer.accelerator.wait_for_everyone()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import random
 import shutil
 import time
@@ -21,6 +20,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rlhf import distributed, models
 from rlhf.config import Config, Device, DType, OptimConfig, ZeroConfig
 from rlhf.errors import UserError
 
@@ -49,7 +49,7 @@ def training_arguments(
     micro_batch_size is the most a device takes at once; batch_size is split over devices first, then over
     accumulation steps. Raises UserError when that does not work out.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = distributed.world_size()
     if batch_size % world_size:
         raise UserError(
             f"{stage}.batch_size={batch_size} does not split over {world_size} processes; "
@@ -58,8 +58,8 @@ def training_arguments(
     micro = min(micro_batch_size, batch_size // world_size)
     if (batch_size // world_size) % micro:
         raise UserError(
-            f"{stage}.batch_size={batch_size} over {world_size} processes does not split into micro-batches of {micro}; "
-            f"change {stage}.micro_batch_size_per_device."
+            f"{stage}.batch_size={batch_size} over {world_size} processes does not split into micro-batches of "
+            f"{micro}; change {stage}.micro_batch_size_per_device."
         )
     on_cpu = config.launch.device == Device.cpu or not torch.cuda.is_available()
     if config.launch.device == Device.cuda and on_cpu:
@@ -144,6 +144,12 @@ def gathered(model: Any) -> Iterator[None]:
         yield
 
 
+def whole_state_dict(trainer: Trainer) -> dict[str, Tensor]:
+    """The trained weights under a plain model's names, adapters merged, on the CPU, whole on every rank."""
+    with gathered(trainer.model):
+        return {name: tensor.detach().cpu().clone() for name, tensor in models.merged_state_dict(trainer.model).items()}
+
+
 class BucketSampler(Sampler[int]):
     """Row indices such that batches hold rows of like length, in random order, new each epoch.
 
@@ -202,6 +208,11 @@ class StageTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the manifest says more than a card made from a template."""
+
+    @property
+    def last_loss(self) -> float:
+        """The training loss of the last step; NaN before the first."""
+        return next((entry["loss"] for entry in reversed(self.state.log_history) if "loss" in entry), float("nan"))
 
     def reduced_sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks."""

@@ -12,14 +12,18 @@ from rlhf.errors import UserError
 class BadRows:
     """Collects rows that cannot be used. `path` lists the skipped ones, one JSON line each; None lists them nowhere.
 
-    A fresh BadRows starts a fresh list; `append=True` adds to the one that an earlier step of the same stage wrote.
+    A fresh BadRows starts a fresh list; `append=True` adds to the one that an earlier step of the same stage wrote,
+    and lists a row once however often the stage is resumed.
     """
 
     def __init__(self, policy: OnBadRow, path: Path | None, *, append: bool = False) -> None:
         self.policy = policy
         self.path = path
         self.count = 0
-        if path is not None and not append:
+        self._listed: set[str] = set()
+        if path is not None and append and path.exists():
+            self._listed = set(path.read_text(encoding="utf-8").split("\n"))
+        elif path is not None:
             path.unlink(missing_ok=True)
 
     def add(self, where: str, problem: str, remedy: str = "mend the row") -> None:
@@ -27,7 +31,9 @@ class BadRows:
         if self.policy == OnBadRow.refuse:
             raise UserError(f"{where}: {problem}; {remedy}, or set data.on_bad_row=skip to leave such rows out.")
         self.count += 1
-        if self.path is not None:
+        line = json.dumps({"where": where, "problem": problem}, ensure_ascii=False)
+        if self.path is not None and line not in self._listed:
+            self._listed.add(line)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"where": where, "problem": problem}, ensure_ascii=False) + "\n")
+                file.write(line + "\n")

@@ -114,7 +114,7 @@ def test_interrupted_run_ends_like_one_that_never_stopped(tmp_path: Path) -> Non
     whole = make(tmp_path, config, name="whole")
     stage.run(whole)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     broken = make(tmp_path, config, name="broken")
@@ -123,10 +123,10 @@ def test_interrupted_run_ends_like_one_that_never_stopped(tmp_path: Path) -> Non
     def log_until(step: int, metrics: Any) -> None:
         log(step, metrics)
         if step == 11:
-            raise Stop
+            raise StopError
 
     broken.tracker.log = log_until
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         stage.run(broken)
     assert trainer.latest_checkpoint(broken.folder.checkpoints_dir)[0] == 8
     (broken.folder.checkpoints_dir / "checkpoint-11").mkdir()  # half-written when the process died
@@ -259,7 +259,7 @@ def test_reward_model_of_another_template_is_refused(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "base", "llama")
     other = save_tiny_model(tmp_path / "other", "llama", chat_template=True)
     config = make_config(base, select_by=SelectBy.reward_model, reward_model=other)
-    with pytest.raises(UserError, match="sft.reward_model=.* chat template"):
+    with pytest.raises(UserError, match=r"sft\.reward_model=.* chat template"):
         stage.run(make(tmp_path, config))
 
 

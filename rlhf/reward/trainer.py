@@ -1,0 +1,105 @@
+"""The Trainer with K-way batches: one forward pass a completion, loss over all pairs of a prompt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from rlhf import tracking_callback
+from rlhf.data.encoding import EncodedRanking
+from rlhf.reward.rankings import KWayCollator, by_prompt
+from rlhf.rl.kway import kway_loss
+from rlhf.trainer import StageTrainer, training_arguments
+
+if TYPE_CHECKING:
+    from rlhf.pipeline import StageContext
+
+
+class KWayTrainer(StageTrainer, Trainer):
+    """Trains on prompts with ranked completions; `evaluate_model` measures held-out rankings."""
+
+    stage = "reward"
+
+    def __init__(
+        self, *, use_margins: bool, evaluate_model: Callable[[Any, int], dict[str, float]], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._use_margins = use_margins
+        self._evaluate_model = evaluate_model
+        self.train_lengths = [max(len(ids) for ids in ranking.sequences) for ranking in kwargs["train_dataset"]]
+        self._tokens = 0
+        self._clock = (time.monotonic(), 0)
+        # The loss below divides by the whole batch's prompts itself; without this, Trainer would divide once more.
+        self.model_accepts_loss_kwargs = True
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """Prompts in one optimizer step, over all micro-batches and ranks."""
+        local = torch.tensor(sum(len(batch["ranks"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(local).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        self._tokens += int(inputs["attention_mask"].sum())
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        scores = by_prompt(logits.squeeze(-1).float(), inputs["place"], inputs["ranks"].shape)
+        margins = inputs["margins"] if self._use_margins else None
+        loss = kway_loss(scores, inputs["ranks"], inputs["mask"], margins, count=num_items_in_batch)
+        # Gradients are averaged over ranks, and the count above is already that of all ranks.
+        return loss * self.accelerator.num_processes
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.state.global_step >= self.state.max_steps:
+            return {}  # the finished model is measured as it is saved, bias and all
+        metrics = self._evaluate_model(self.model, self.state.global_step)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            then, tokens = self._clock
+            self._clock = (time.monotonic(), self._tokens)
+            logs["train/tokens_per_second"] = (self._tokens - tokens) / max(self._clock[0] - then, 1e-9)
+        super().log(logs, start_time)
+
+
+def build_trainer(
+    context: StageContext,
+    model: Any,
+    pad_token_id: int,
+    rankings: Sequence[EncodedRanking],
+    evaluate_model: Callable[[Any, int], dict[str, float]],
+) -> KWayTrainer:
+    config = context.config
+    every = config.reward.evaluate_every
+    arguments = training_arguments(
+        config,
+        config.reward.optim,
+        stage="reward",
+        checkpoints_dir=context.folder.checkpoints_dir,
+        epochs=config.reward.epochs,
+        batch_size=config.reward.batch_size,
+        micro_batch_size=config.reward.micro_batch_size_per_device,
+        rows=len(rankings),
+        eval_strategy="steps" if every else "epoch",
+        eval_steps=every or None,
+        save_strategy="steps" if every else "epoch",
+        save_steps=every or 500,
+    )
+    trainer = KWayTrainer(
+        use_margins=config.reward.margin,
+        evaluate_model=evaluate_model,
+        model=model,
+        args=TrainingArguments(**arguments),
+        data_collator=KWayCollator(pad_token_id),
+        train_dataset=list(rankings),
+        eval_dataset=[],
+    )
+    tracking_callback.install(trainer, context.tracker, "reward model", enabled=config.tracker.progress)
+    return trainer

@@ -1,0 +1,83 @@
+"""The reward model: from ranked completions of a prompt to one score a response.
+
+K completions of a prompt are one batch element, each is run once, and all their pairs enter the loss
+(arXiv:2203.02155, section 3.5). A bias sets demonstrations to 0 on average; it is folded into the weights, so that
+the saved folder needs nothing but AutoModelForSequenceClassification.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlhf import distributed, models, trainer
+from rlhf.data.bad_rows import BadRows
+from rlhf.data.encoding import Encoder, context_of
+from rlhf.data.records import Split
+from rlhf.data.templates import ChatTemplate
+from rlhf.engine import pick_device
+from rlhf.reward import evaluation
+from rlhf.reward.bias import set_bias
+from rlhf.reward.collect import collect_rankings, drop_tied
+from rlhf.reward.trainer import build_trainer
+
+if TYPE_CHECKING:
+    from rlhf.pipeline import StageContext
+
+
+def run(context: StageContext) -> dict[str, float]:
+    """Trains, saves model/, and returns the saved model's metrics on held-out rankings."""
+    config = context.config
+    policy = str(context.parents["policy"])
+    tokenizer = models.load_tokenizer(policy, trust_remote_code=config.model.trust_remote_code)
+    template = ChatTemplate(tokenizer, config.data.template)
+    given = collect_rankings(context, template)
+    kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
+
+    model: Any = models.load_reward_model(policy, config.model, dtype=trainer.training_dtype(config))
+    pad_token_id = model.config.get_text_config().pad_token_id
+    models.disable_dropout(model)
+    bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
+    encoder = Encoder(template, config.data, bad_rows, context=context_of(model.config))
+    rankings = encoder.rankings(kept[Split.train])
+    held_out = encoder.rankings(kept[Split.evaluation])
+    demonstrations = encoder.demonstrations(context.data.demonstrations(Split.train))
+
+    def evaluate(scorer: Any, step: int) -> dict[str, float]:
+        metrics, samples = evaluation.evaluate(scorer, held_out, template)
+        context.tracker.samples(step, samples)
+        return metrics
+
+    if config.model.lora.r > 0:
+        model = models.add_lora(model, config.model.lora)
+    reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
+    trainer.train(reward_trainer, context)
+
+    finished = models.load_reward_model(policy, config.model, dtype=torch.float32)
+    finished.load_state_dict(trainer.whole_state_dict(reward_trainer))
+    finished.to(pick_device(config.launch))
+    bias = set_bias(
+        finished, evaluation.demonstration_sequences(demonstrations), [ids for r in rankings for ids in r.sequences]
+    )
+    if distributed.is_main_process():
+        dtype = models.torch_dtype(config.model.dtype)
+        models.save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype)
+    distributed.barrier()
+
+    saved = models.load_reward_model(str(context.folder.model_dir), config.model).to(pick_device(config.launch))
+    step = reward_trainer.state.global_step
+    metrics = evaluate(saved, step)
+    metrics["reward/demonstration_score"] = evaluation.mean_demonstration_score(saved, demonstrations)
+    metrics["reward/bias"] = bias.removed
+    metrics["reward/bias_residual"] = bias.residual
+    context.tracker.log(step, metrics)
+    return {
+        **metrics,
+        "train/loss": reward_trainer.last_loss,
+        "train/steps": float(step),
+        "data/rankings": float(len(rankings)),
+        "data/tied_rankings": float(sum(len(given[split]) - len(kept[split]) for split in Split)),
+        "data/bias_demonstrations": float(len(demonstrations)),
+        "data/bad_rows": float(bad_rows.count),
+    }
