@@ -33,7 +33,7 @@ def summarise(
     tasks: Sequence[str],
     *,
     baseline: str,
-    judges: Sequence[str],
+    judges: Mapping[str, str],
     tie_margin: float,
     bootstrap_samples: int,
     seed: int,
@@ -41,8 +41,9 @@ def summarise(
     """The comparison as JSON values: win rates against `baseline`, scores, KL and lengths, overall and by task.
 
     tasks:  the family of each prompt, "" where it has none.
-    judges: the first one decides `win_rate`.
+    judges: name -> unit of its scores; the first one decides `win_rate`.
     """
+    names = list(judges)
     groups = by_task(tasks)
     everything = Bootstrap(len(tasks), samples=bootstrap_samples, seed=seed)
     task_bootstraps = {
@@ -51,15 +52,16 @@ def summarise(
     reference = answers[baseline]
     candidates: dict[str, Any] = {}
     for name, answer in answers.items():
-        measured = _measurements(answer, reference, judges, tie_margin)
-        candidates[name] = {"path": answer.path, **_summary(measured, everything, judges)}
+        measured = _measurements(answer, reference, names, tie_margin)
+        candidates[name] = {"path": answer.path, **_summary(measured, everything, names)}
         candidates[name]["tasks"] = {
-            task: _summary({key: values[rows] for key, values in measured.items()}, task_bootstraps[task], judges)
+            task: _summary({key: values[rows] for key, values in measured.items()}, task_bootstraps[task], names)
             for task, rows in groups.items()
         }
     report: dict[str, Any] = {
         "baseline": baseline,
-        "judge": judges[0],
+        "judge": names[0],
+        "units": dict(judges),
         "prompts": len(tasks),
         "tie_margin": tie_margin,
         "bootstrap_samples": bootstrap_samples,
@@ -155,9 +157,14 @@ def statement(report: Mapping[str, Any]) -> str:
         return f"There is only {baseline}, so nothing is compared."
     # The last stage of the chain is what a reader asks about first.
     lead = "ppo" if "ppo" in others else others[-1]
-    clauses = [_clause(report, name) for name in [lead, *(name for name in others if name != lead)][:4]]
-    rest = f"; {len(others) - 4} more candidates are in the table" if len(others) > 4 else ""
-    return f"By the {judge} judge on {report['prompts']} held-out prompts, {'; '.join(clauses)}{rest}."
+    rest = [name for name in others if name != lead]
+    named = [lead, *(name for name in rest if name == "base" or len(rest) <= 2)]
+    clauses = [_clause(report, name) for name in named]
+    unnamed = [name for name in rest if name not in named]
+    if unnamed:
+        best = max(unnamed, key=lambda name: report["candidates"][name]["win_rate"])
+        clauses.append(f"of the {len(unnamed)} others {best} does best: {_clause(report, best)}")
+    return f"By the {judge} judge on {report['prompts']} held-out prompts, {'; '.join(clauses)}."
 
 
 def _clause(report: Mapping[str, Any], name: str) -> str:
@@ -187,7 +194,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
                     f"The reward model prefers {name} to {baseline} and the gold judge does not: "
                     "the reward model is over-optimised."
                 )
-        if candidate["kl"] is None:
+        if candidate["kl"] is None and KL_FROM in candidates:
             found.append(f"{name} has another tokenizer than {KL_FROM}, so its KL from {KL_FROM} is not defined.")
         tokens, usual = candidate["mean_tokens"], candidates[baseline]["mean_tokens"]
         if candidate["win_rate_ci"][0] > 0.5 and usual > 0 and tokens > 1.5 * usual:
@@ -206,7 +213,8 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 def text_table(report: Mapping[str, Any]) -> str:
     """The comparison as aligned lines for a terminal."""
     judge = judge_title(report["judge"])
-    header = ["candidate", f"win rate ({judge}) [95 %]", *_score_titles(report), "KL from sft", "tokens"]
+    units = (unit.partition(" (")[0] for unit in report["units"].values())
+    header = ["candidate", f"win rate ({judge}) [95 %]", *units, "KL from sft", "tokens"]
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -228,8 +236,3 @@ def text_table(report: Mapping[str, Any]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _score_titles(report: Mapping[str, Any]) -> list[str]:
-    judges = report["candidates"][report["baseline"]]["judges"]
-    return ["gold score" if judge == "gold" else f"{judge_title(judge)} score" for judge in judges]

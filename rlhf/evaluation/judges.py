@@ -35,7 +35,7 @@ class GoldJudge:
     """The data source's own noise-free score, from 0 (worst) to 1."""
 
     name = "gold"
-    unit = "gold score, 0 to 1"
+    unit = "gold score (0 to 1)"
 
     def __init__(self, gold: Callable[[Prompt, str], float]) -> None:
         self._gold = gold

@@ -28,7 +28,7 @@ def compare(**candidates: Answers) -> dict[str, Any]:
         candidates,
         TASKS,
         baseline="sft",
-        judges=["gold", "reward_model"],
+        judges={"gold": "gold score (0 to 1)", "reward_model": "reward-model score"},
         tie_margin=0.0,
         bootstrap_samples=300,
         seed=0,
@@ -89,7 +89,7 @@ def test_another_tokenizer_leaves_kl_null_and_says_so() -> None:
 
 def test_without_gold_the_reward_model_decides_and_gold_is_null() -> None:
     report = summarise(
-        {"sft": SFT, "ppo": PPO}, TASKS, baseline="sft", judges=["reward_model"], tie_margin=0.0,
+        {"sft": SFT, "ppo": PPO}, TASKS, baseline="sft", judges={"reward_model": "reward-model score"}, tie_margin=0.0,
         bootstrap_samples=50, seed=0,
     )  # fmt: skip
     assert report["candidates"]["ppo"]["win_rate"] == 1.0
@@ -108,3 +108,10 @@ def test_the_terminal_table_is_aligned_and_in_the_chains_order() -> None:
     lines = text_table(report).splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["base", "sft", "ppo"] == ordered(report)
     assert len({len(line) for line in lines}) == 1
+
+
+def test_many_candidates_are_summed_up_by_the_best_of_them() -> None:
+    better = answers([0.9] * 40, [0.0] * 40)
+    said = compare(base=BASE, sft=SFT, ppo=PPO, a=BASE, b=better, c=BASE)["statement"]
+    assert "of the 3 others b does best" in said
+    assert said.count("beats") == 3

@@ -50,12 +50,12 @@ def test_kl_of_a_model_from_itself_is_zero_and_from_another_is_positive_on_its_o
     with torch.no_grad():
         policy.lm_head.weight += 0.3 * torch.randn(policy.lm_head.weight.shape, generator=torch.manual_seed(0))
     prompts = [[1, 2, 3]] * 400
-    logits = policy(torch.tensor([[1, 2, 3]])).logits[0, -1]
+    logits = policy(torch.tensor([[1, 2, 3]])).logits[0, -1].detach()
     drawn = torch.distributions.Categorical(logits=logits).sample((400,))
     responses = [[int(token)] for token in drawn]
     own = response_logprobs(policy, prompts, responses)
     assert own == response_logprobs(policy, prompts, responses)
-    reference_logits = reference(torch.tensor([[1, 2, 3]])).logits[0, -1]
+    reference_logits = reference(torch.tensor([[1, 2, 3]])).logits[0, -1].detach()
     exact = float((logits.softmax(-1) * (logits.log_softmax(-1) - reference_logits.log_softmax(-1))).sum())
     differences = torch.tensor(own) - torch.tensor(response_logprobs(reference, prompts, responses))
     assert float(differences.mean()) == pytest.approx(exact, abs=4 * float(differences.std()) / 20)

@@ -1,0 +1,341 @@
+"""The report's figures, each a self-contained SVG.
+
+A candidate has one colour and one marker in every figure. Colours are Okabe and Ito's, which colour-blind people can
+tell apart; markers and line styles do the same in black and white. Figures are small (a phone's width) and the page
+sets them side by side where there is room.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlhf.evaluation.comparison import judge_title, ordered
+from rlhf.evaluation.curves import Curves, series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+WIDTH_IN = 4.6
+HEIGHT_IN = 3.1
+_FIXED = {"base": ("#6e6e6e", "s"), "sft": ("#0072B2", "o"), "ppo": ("#D55E00", "^")}
+_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("D", "v", "P", "X", "<", ">", "p")
+_LINES = ("-", "--", "-.", ":")
+_SETTINGS = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "text.parse_math": False,  # a candidate's name may hold a dollar
+    "svg.hashsalt": "rlhf",  # the same numbers give the same bytes
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture and the words under it."""
+
+    title: str
+    caption: str  # what is drawn, in words: also what a screen reader says
+    svg: str
+    group: str  # the section of the report it stands in
+
+
+@dataclass(frozen=True)
+class Style:
+    colour: str
+    marker: str
+    line: str
+
+
+def styles(candidates: Sequence[str]) -> dict[str, Style]:
+    """Each candidate's look: fixed for base, sft and ppo, by order for others."""
+    looks = {}
+    others = 0
+    for name in candidates:
+        if name in _FIXED:
+            looks[name] = Style(*_FIXED[name], "-")
+        else:
+            colour, marker = _COLOURS[others % len(_COLOURS)], _MARKERS[others % len(_MARKERS)]
+            looks[name] = Style(colour, marker, _LINES[(others + 1) % len(_LINES)])
+            others += 1
+    return looks
+
+
+def figures(report: Mapping[str, Any], curves: Curves) -> list[Figure]:
+    """Every figure that the numbers at hand allow, in the order of the report."""
+    looks = styles(ordered(report))
+    drawn = [win_rates(report, looks)]
+    drawn += by_task(report, looks)
+    drawn += over_steps(curves, looks)
+    if len([name for name in curves.ppo if name in looks]) > 1:
+        for root in (False, True):
+            drawn += [against_kl(report, curves, looks, judge, root=root) for judge in _judges(report)]
+    drawn += training_curves(curves)
+    return drawn
+
+
+def _judges(report: Mapping[str, Any]) -> list[str]:
+    return list(report["units"])
+
+
+@contextmanager
+def _axes(
+    title: str, caption: str, group: str, height_in: float = HEIGHT_IN
+) -> Iterator[tuple[Axes, Callable[[], Figure]]]:
+    """Axes to draw on, and a function that turns them into a Figure once they are drawn."""
+    import matplotlib
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    with matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]  # its keys are a Literal of all there are
+        figure = MatplotlibFigure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        yield axes, lambda: Figure(title, caption, _svg(figure), group)
+
+
+def _svg(figure: MatplotlibFigure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Distances from each value down and up to its interval, as errorbar wants them."""
+    return [
+        [value - low for value, (low, _) in zip(values, intervals, strict=True)],
+        [high - value for value, (_, high) in zip(values, intervals, strict=True)],
+    ]
+
+
+def win_rates(report: Mapping[str, Any], looks: Mapping[str, Style]) -> Figure:
+    """Win rate against the baseline with its interval, a line a candidate, a marker a judge."""
+    names = [name for name in ordered(report) if name != report["baseline"]]
+    judges = _judges(report)
+    caption = (
+        f"Share of prompts on which a candidate's answer beats {report['baseline']}'s, ties counted as half; bars are "
+        f"95 % intervals. Filled: {judge_title(judges[0])}."
+    ) + "".join(f" Hollow: {judge_title(judge)}." for judge in judges[1:])
+    height = 1.15 + 0.42 * max(len(names), 1)
+    with _axes(f"Win rate against {report['baseline']}", caption, "Who wins", height) as (axes, finish):
+        axes.axvline(50, color="black", linewidth=1, linestyle="--")
+        for row, name in enumerate(names):
+            for place, judge in enumerate(judges):
+                scores = report["candidates"][name]["judges"][judge]
+                look = looks[name]
+                value = 100 * scores["win_rate"]
+                y = row + 0.28 * (place - (len(judges) - 1) / 2)
+                interval = [[100 * bound for bound in scores["win_rate_ci"]]]
+                axes.errorbar(
+                    [value],
+                    [y],
+                    xerr=_whiskers([value], interval),
+                    color=look.colour,
+                    marker=look.marker,
+                    markerfacecolor=look.colour if place == 0 else "white",
+                    capsize=3,
+                    zorder=3,
+                )
+                near_edge = value > 80
+                axes.annotate(
+                    f"{value:.0f} %",
+                    (interval[0][0] if near_edge else interval[0][1], y),
+                    xytext=(-5 if near_edge else 5, 0),
+                    textcoords="offset points",
+                    ha="right" if near_edge else "left",
+                    va="center",
+                    fontsize=8,
+                )
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.45, -0.55)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("win rate (% of prompts)")
+        axes.grid(axis="y", visible=False)
+        return finish()
+
+
+def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figure]:
+    """Win rate by task family, best family of the leading candidate first; [] when the data names no tasks."""
+    names = [name for name in ordered(report) if name != report["baseline"]]
+    if not names or not report["candidates"][names[0]]["tasks"]:
+        return []
+    lead = "ppo" if "ppo" in names else names[-1]
+    rates = {task: scores["win_rate"] for task, scores in report["candidates"][lead]["tasks"].items()}
+    tasks = sorted(rates, key=lambda task: (-rates[task], task))
+    caption = (
+        f"The same by task family, {judge_title(report['judge'])} judge, ordered by {lead}; lines are 95 % intervals, "
+        "wide where a family has few prompts."
+    )
+    height = 1.3 + (0.2 + 0.1 * len(names)) * len(tasks)
+    with _axes("Win rate by task family", caption, "Who wins", height) as (axes, finish):
+        axes.axvline(50, color="black", linewidth=1, linestyle="--")
+        for place, name in enumerate(names):
+            look = looks[name]
+            offset = 0.6 * (place - (len(names) - 1) / 2) / max(len(names), 2)
+            scores = [report["candidates"][name]["tasks"][task] for task in tasks]
+            values = [100 * score["win_rate"] for score in scores]
+            bounds = [[100 * bound for bound in score["win_rate_ci"]] for score in scores]
+            axes.errorbar(
+                values,
+                [row + offset for row in range(len(tasks))],
+                xerr=_whiskers(values, bounds),
+                color=look.colour,
+                marker=look.marker,
+                linestyle="none",
+                elinewidth=0.9,
+                label=name,
+                zorder=3,
+            )
+        counts = report["candidates"][lead]["tasks"]
+        axes.set_yticks(range(len(tasks)), [f"{task.replace('_', ' ')} ({counts[task]['prompts']})" for task in tasks])
+        axes.set_ylim(len(tasks) - 0.4, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel(f"win rate against {report['baseline']} (% of prompts)")
+        axes.grid(axis="y", visible=False)
+        axes.figure.legend(loc="outside lower center", ncols=min(len(names), 3))
+        return [finish()]
+
+
+# Title, unit, and under which names the training batches and the held-out prompts log it, the first found of each.
+_PPO_PANELS = (
+    ("Reward-model score over PPO", "reward-model score", ("objective/score",), ("eval/score",)),
+    (
+        "Gold score over PPO",
+        "gold score (0 to 1)",
+        ("objective/gold_score", "objective/gold"),
+        ("eval/gold_score", "eval/gold"),
+    ),
+    ("KL from SFT over PPO", "KL (nats per response)", ("objective/kl",), ("eval/kl", "eval/objective_kl")),
+    ("Response length over PPO", "tokens", ("rollout/response_tokens",), ("eval/response_tokens",)),
+)
+
+
+def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
+    """Reward, gold score, KL and length over PPO's steps, a figure each that has any points."""
+    drawn = []
+    for title, unit, train_names, eval_names in _PPO_PANELS:
+        lines = []
+        for candidate, rows in curves.ppo.items():
+            train, held_out = _first_series(rows, train_names), _first_series(rows, eval_names)
+            if candidate in looks and (train[0] or held_out[0]):
+                lines.append((candidate, train, held_out))
+        if not lines:
+            continue
+        marked = any(held_out[0] for _, _, held_out in lines)
+        caption = "Line: mean of each training batch." + (" Markers: held-out prompts." if marked else "")
+        with _axes(title, caption, "PPO, step by step") as (axes, finish):
+            for candidate, train, held_out in lines:
+                look = looks[candidate]
+                faded = 0.55 if held_out[0] else 1.0
+                axes.plot(*train, color=look.colour, linestyle=look.line, alpha=faded, linewidth=1.1)
+                axes.plot(*held_out, color=look.colour, linestyle="none", marker=look.marker, zorder=3)
+                axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=candidate)
+            axes.set_xlabel("PPO iteration")
+            axes.set_ylabel(unit)
+            if len(lines) > 1:
+                axes.legend()
+            drawn.append(finish())
+    return drawn
+
+
+def _first_series(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[float], list[float]]:
+    found = (series(rows, name) for name in names)
+    return next((points for points in found if points[0]), ([], []))
+
+
+def against_kl(
+    report: Mapping[str, Any], curves: Curves, looks: Mapping[str, Style], judge: str, *, root: bool
+) -> Figure:
+    """Mean score against measured KL for SFT and every PPO candidate; `root` spaces the KL axis by its square root."""
+    names = [name for name in ordered(report) if name in curves.ppo or name == "sft"]
+    names = [name for name in names if report["candidates"][name]["kl"] is not None]
+    names.sort(key=lambda name: report["candidates"][name]["kl"])
+    axis = "square root of KL" if root else "KL"
+    title = f"{judge_title(judge).capitalize()} against {axis}"
+    caption = "Each point is a candidate on the held-out prompts, with 95 % intervals; labels give ppo.kl.coef." + (
+        " The spacing is that of arXiv:2210.10760." if root else ""
+    )
+    with _axes(title, caption, "Score against KL across the sweep") as (axes, finish):
+        points = [report["candidates"][name] for name in names]
+        kl = [max(point["kl"], 0.0) for point in points]
+        axes.plot(kl, [point["judges"][judge]["score"] for point in points], color="#999999", linewidth=1, zorder=1)
+        for name, x, point in zip(names, kl, points, strict=True):
+            look, scores = looks[name], point["judges"][judge]
+            # A sampled KL near 0 may come out below it, where the square root has no place.
+            bounds = [max(bound, 0.0) for bound in point["kl_ci"]]
+            axes.errorbar(
+                [x],
+                [scores["score"]],
+                xerr=_whiskers([x], [bounds]),
+                yerr=_whiskers([scores["score"]], [scores["score_ci"]]),
+                color=look.colour,
+                marker=look.marker,
+                elinewidth=0.9,
+                clip_on=False,  # SFT lies on the axis itself
+                zorder=3,
+            )
+            label = f"{curves.kl_coef[name]:g}" if name in curves.kl_coef else name
+            axes.annotate(label, (x, scores["score"]), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        if root:
+            axes.set_xscale("function", functions=(_root, _square))
+        axes.set_xlim(left=0)
+        axes.set_xlabel("KL from SFT (nats per response" + (", spaced by square root)" if root else ")"))
+        axes.set_ylabel(report["units"][judge])
+        return finish()
+
+
+def _root(values: Any) -> Any:
+    import numpy as np
+
+    return np.sqrt(np.maximum(values, 0.0))
+
+
+def _square(values: Any) -> Any:
+    return values**2
+
+
+def training_curves(curves: Curves) -> list[Figure]:
+    """Loss of SFT, loss and accuracy of the reward model."""
+    panels = (
+        ("SFT loss", "nats per response token", curves.sft, "train/loss", "eval/loss"),
+        ("Reward-model loss", "nats per pair", curves.reward, "train/loss", "eval/loss"),
+        (
+            "Reward-model accuracy",
+            "% of held-out pairs ordered right",
+            curves.reward,
+            "train/accuracy",
+            "eval/accuracy",
+        ),
+    )
+    drawn = []
+    for title, unit, rows, train_name, eval_name in panels:
+        train, held_out = series(rows, train_name), series(rows, eval_name)
+        if not (train[0] or held_out[0]):
+            continue
+        with _axes(title, "Line: training batches. Circles: held-out rows.", "Earlier stages") as (axes, finish):
+            scale = 100 if eval_name == "eval/accuracy" else 1
+            axes.plot(train[0], [scale * y for y in train[1]], color="#6e6e6e", linewidth=1.1)
+            axes.plot(
+                held_out[0], [scale * y for y in held_out[1]], color="#0072B2", marker="o", linestyle="--", zorder=3
+            )
+            if scale == 100:
+                axes.axhline(50, color="black", linewidth=1, linestyle=":")
+            axes.set_xlabel("optimizer step")
+            axes.set_ylabel(unit)
+            drawn.append(finish())
+    return drawn

@@ -1,0 +1,114 @@
+"""Made-up comparisons, large enough to look at: a chain, a sweep and their curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlhf.evaluation.comparison import Answers, summarise
+from rlhf.evaluation.curves import Curves
+from rlhf.evaluation.report import Made
+
+TASKS = ("arithmetic", "classification", "sorting", "summarising", "refusal", "format_constraints", "multi_turn")
+WORDS = ("the", "cat", "counts", "seven", "red", "boats", "near", "a", "quiet", "harbour", "and", "then", "rests")
+
+
+class Comparison:
+    """Report, response rows and curves that fit together."""
+
+    def __init__(self, quality: dict[str, tuple[float, float, float]], prompts: int = 140) -> None:
+        generator = np.random.default_rng(0)
+        tasks = [TASKS[i % len(TASKS)] for i in range(prompts)]
+        answers = {}
+        for name, (gold, proxy, kl) in quality.items():
+            hardness = np.linspace(-0.2, 0.2, len(TASKS))[[TASKS.index(task) for task in tasks]]
+            answers[name] = Answers(
+                path=f"runs/demo/{name}/model",
+                texts=[" ".join(generator.choice(WORDS, size=int(generator.integers(3, 14)))) for _ in tasks],
+                tokens=[int(n) for n in generator.integers(5, 40, size=prompts)],
+                ended=[bool(b) for b in generator.random(prompts) < 0.95],
+                scores={
+                    "gold": np.clip(gold + hardness + generator.normal(0, 0.2, prompts), 0, 1).tolist(),
+                    "reward_model": (proxy + generator.normal(0, 1.2, prompts)).tolist(),
+                },
+                kl=(kl + generator.normal(0, 0.2 + kl / 4, prompts)).tolist() if name != "sft" else [0.0] * prompts,
+            )
+        self.answers = answers
+        self.report: dict[str, Any] = summarise(
+            answers,
+            tasks,
+            baseline="sft",
+            judges={"gold": "gold score (0 to 1)", "reward_model": "reward-model score"},
+            tie_margin=0.0,
+            bootstrap_samples=500,
+            seed=0,
+        )
+        self.responses: list[dict[str, Any]] = [
+            {
+                "id": f"sandbox:{i}",
+                "task": task,
+                "messages": [{"role": "user", "content": f"Question {i} about {task}: what does <b>the cat</b> do?"}],
+                "candidates": {
+                    name: {
+                        "response": given.texts[i],
+                        "tokens": given.tokens[i],
+                        "ended": given.ended[i],
+                        "kl": given.kl[i] if given.kl else None,
+                        "scores": {judge: scores[i] for judge, scores in given.scores.items()},
+                    }
+                    for name, given in answers.items()
+                },
+            }
+            for i, task in enumerate(tasks)
+        ]
+        steps = np.arange(1, 51)
+        self.curves = Curves(
+            sft=[{"step": int(s), "train/loss": 2 * np.exp(-s / 30) + 1} for s in range(1, 120, 3)]
+            + [{"step": 60, "eval/loss": 1.4}, {"step": 119, "eval/loss": 1.2}],
+            reward=[{"step": int(s), "train/loss": 0.69 - 0.004 * s, "train/accuracy": 0.5 + 0.004 * s} for s in steps]
+            + [{"step": 50, "eval/loss": 0.52, "eval/accuracy": 0.72}],
+            ppo={
+                name: [
+                    {
+                        "step": int(s),
+                        "objective/score": proxy * (1 - np.exp(-s / 15)) + generator.normal(0, 0.1),
+                        "objective/gold_score": 0.55 + (gold - 0.55) * (1 - np.exp(-s / 15)),
+                        "objective/kl": kl * (1 - np.exp(-s / 15)),
+                        "rollout/response_tokens": 20 + 0.1 * s,
+                        **({"eval/score": proxy * (1 - np.exp(-s / 15)), "eval/kl": kl} if s % 10 == 0 else {}),
+                    }
+                    for s in steps
+                ]
+                for name, (gold, proxy, kl) in quality.items()
+                if name.startswith("ppo")
+            },
+            kl_coef={name: 0.1 / (i + 1) for i, name in enumerate(n for n in quality if n.startswith("ppo"))},
+        )
+        self.made = Made(
+            command="python -m rlhf stage=compare run.name=demo",
+            config="seed: 0\ncompare:\n  prompts: 140\n",
+            versions={"python": "3.11", "torch": "2.13"},
+            data={"sha256": "ab" * 32, "prompts": 140},
+            folders={"report": "runs/demo/compare"},
+        )
+
+
+@pytest.fixture(scope="session")
+def chain() -> Comparison:
+    return Comparison({"base": (0.2, -2.0, 25.0), "sft": (0.55, 0.0, 0.0), "ppo": (0.75, 2.0, 6.0)})
+
+
+@pytest.fixture(scope="session")
+def sweep() -> Comparison:
+    return Comparison(
+        {
+            "base": (0.2, -2.0, 25.0),
+            "sft": (0.55, 0.0, 0.0),
+            "ppo": (0.72, 1.4, 4.0),
+            "ppo_kl0.05": (0.78, 2.0, 9.0),
+            "ppo_kl0.02": (0.66, 2.6, 18.0),
+            "ppo_kl0": (0.35, 3.5, 60.0),
+        }
+    )
