@@ -152,8 +152,7 @@ def _run_hydra(words: list[str]) -> None:
 def _sweep(words: list[str], fixed_keys: list[str], jobs: list[Job]) -> int:
     from rlhf import sweep
 
-    for job in jobs:
-        sweep.check(job)
+    sweep.check(jobs)
     started = sweep.start(jobs)
     quoted = ",".join(f"'{key}'" for key in fixed_keys)
     _run_hydra([*words, f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"])

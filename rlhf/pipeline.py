@@ -159,11 +159,12 @@ def run_folder(config: Config) -> Path:
     return Path(config.run.root) / config.run.name
 
 
-def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()) -> None:
-    """What can be refused before anything loads: missing parents, folders that belong to another config."""
+def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = (), *, parents: bool = True) -> None:
+    """Refuses what can be before anything loads: folders of another config and, unless told not to, missing parents."""
     place = Place(run_folder(config), job, swept_keys)
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
-    find_parents(config, stages[0], place)
+    if parents:
+        find_parents(config, stages[0], place)
     for stage in stages:
         _named_parents(config, stage)
         folder = place.folder(stage)
@@ -203,33 +204,27 @@ def run_in_folder(config: Config, stage: StageName, folder: StageFolder, parents
 def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: dict[str, Path]) -> None:
     from rlhf.data import load_source
 
-    with _bad_rows_path(folder) as bad_rows_path:
+    with tempfile.TemporaryDirectory() as aside:
+        # A finished stage that is skipped keeps its own list, and ranks read the same rows: hence aside.
+        bad_rows_path = Path(aside) / "bad_rows.jsonl"
         source = load_source(config.data, seed=config.seed, bad_rows_path=bad_rows_path)
 
-    def decide() -> tuple[str, dict[str, Any]]:
-        inputs = {
-            "config": _stage_config(config, stage),
-            "parents": {role: _parent_hash(path) for role, path in parents.items()},
-            "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
-        }
-        return _decide(folder, stage, inputs), inputs
+        def decide() -> tuple[str, dict[str, Any]]:
+            inputs = {
+                "config": _stage_config(config, stage),
+                "parents": {role: _parent_hash(path) for role, path in parents.items()},
+                "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
+            }
+            return _decide(folder, stage, inputs), inputs
 
-    decision, inputs = distributed.from_main(decide)
-    if decision == "skip":
-        log.info("%s: finished already (%s), skipped", stage.value, folder.path)
-        return
+        decision, inputs = distributed.from_main(decide)
+        if decision == "skip":
+            log.info("%s: finished already (%s), skipped", stage.value, folder.path)
+            return
+        if bad_rows_path.exists() and is_main_process():
+            shutil.copyfile(bad_rows_path, folder.path / bad_rows_path.name)
     _run_now(config, stage, folder, parents, source, inputs, resume=decision == "resume")
     distributed.barrier()  # the next stage reads this one's manifest on every rank
-
-
-@contextlib.contextmanager
-def _bad_rows_path(folder: StageFolder) -> Iterator[Path]:
-    """bad_rows.jsonl in the stage's folder; on ranks but the first, which read the same rows, a file that goes away."""
-    if is_main_process():
-        yield folder.path / "bad_rows.jsonl"
-    else:
-        with tempfile.TemporaryDirectory() as aside:
-            yield Path(aside) / "bad_rows.jsonl"
 
 
 # Parents
@@ -422,8 +417,6 @@ def _move_aside(folder: StageFolder) -> None:
     handlers = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
     os.rename(folder.path, old)
     folder.path.mkdir()
-    if (old / "bad_rows.jsonl").exists():  # written by this attempt, when it read the data
-        shutil.copy2(old / "bad_rows.jsonl", folder.path)
     for handler in handlers:  # the log of this attempt goes to the new folder
         handler.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from rlhf.config import Config, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
 
-_OUTCOME = "job.json"
 # Columns of the table: what is shown, and the names it may have in a stage's metrics, best first.
 _COLUMNS = {
     "kl": ("eval/kl", "objective/kl"),
@@ -37,9 +37,11 @@ class Outcome:
     message: str  # one line; "" when it is done
 
 
-def check(job: Job) -> None:
-    """What can be refused before the first job starts."""
-    pipeline.check(job.config, job.name, job.swept_keys)
+def check(jobs: Sequence[Job]) -> None:
+    """Refuses what can be refused before the first job starts."""
+    one_stage = len({job.config.stage for job in jobs}) == 1  # else a job may make what a later one starts from
+    for job in jobs:
+        pipeline.check(job.config, job.name, job.swept_keys, parents=one_stage)
 
 
 def start(jobs: Sequence[Job]) -> float:
@@ -82,18 +84,20 @@ def finish(jobs: Sequence[Job], started: float) -> int:
 
 
 def _outcome_path(config: Config, job: str | None) -> Path:
-    return pipeline.run_folder(config) / "sweep" / (job or config.stage.value) / _OUTCOME
+    return pipeline.run_folder(config) / "sweep" / (job or "") / f"{config.stage.value}.outcome.json"
 
 
 def _outcome(job: Job, started: float) -> Outcome:
-    import json
-
     path = _outcome_path(job.config, job.name)
-    name = job.name or job.config.stage.value
+    name = _label(job)
     if not path.exists() or path.stat().st_mtime < started - 1:
         return Outcome(name, 1, "it did not run to its end")
     word = json.loads(path.read_text(encoding="utf-8"))
     return Outcome(name, word["status"], word["message"])
+
+
+def _label(job: Job) -> str:
+    return job.name or f"stage={job.config.stage.value}"
 
 
 def _folder(job: Job, stage: StageName) -> StageFolder:
@@ -106,7 +110,7 @@ def _print_table(jobs: Sequence[Job]) -> None:
     for job in jobs:
         stage = StageName.ppo if job.config.stage == StageName.all else job.config.stage
         metrics = (_folder(job, stage).manifest or {}).get("metrics", {})
-        rows.append((job.name or stage.value, {name: _first(metrics, keys) for name, keys in _COLUMNS.items()}))
+        rows.append((_label(job), {name: _first(metrics, keys) for name, keys in _COLUMNS.items()}))
     columns = [name for name in _COLUMNS if any(values[name] is not None for _, values in rows)]
     if not rows or not columns:
         return

@@ -1,0 +1,354 @@
+"""The chain as data: which folder, which parents, and when a stage is skipped, resumed or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+
+import pytest
+
+from rlhf import pipeline, sweep
+from rlhf.compose import Job
+from rlhf.config import Config, JudgeConfig, JudgeName, StageName
+from rlhf.errors import UserError
+from tests.fake_stages import World, world
+
+__all__ = ["world"]  # the fixture
+
+
+def test_chain_runs_in_order_and_hands_models_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.run(world.config())
+    contexts = list(world.calls)
+    assert world.ran() == ["demo/sft", "demo/reward", "demo/ppo", "demo/compare"]
+    sft, reward, ppo, compare = (context.parents for context in contexts)
+    models = {stage: world.folder(f"demo/{stage}").model_dir for stage in ("sft", "reward", "ppo")}
+    assert sft == {"base": world.base}
+    assert reward == {"policy": models["sft"]}
+    assert ppo == {"policy": models["sft"], "reward_model": models["reward"], "value_model": models["reward"]}
+    assert compare == {"base": world.base, "sft": models["sft"], "ppo": models["ppo"], "reward_model": models["reward"]}
+    assert not any(context.resume for context in contexts)
+    said = capsys.readouterr().out
+    assert "sft: starts in " in said
+    assert "ppo: done in " in said
+    assert "Everything is in" in said
+
+
+def test_manifest_says_what_was_made_from_what(world: World) -> None:
+    pipeline.run(world.config("sft", seed=3))
+    folder = world.folder("demo/sft")
+    manifest = folder.manifest or {}
+    assert manifest["stage"] == "sft"
+    assert manifest["status"] == "complete"
+    assert manifest["seed"] == 3
+    assert manifest["parents"]["base"]["path"] == str(world.base)
+    assert len(manifest["parents"]["base"]["hash"]) == 64
+    assert manifest["data"] == {"rows": 10}
+    assert manifest["metrics"]["eval/loss"] == 0.5
+    assert manifest["tokenizer_hash"] == "t"
+    assert manifest["code"]["version"]
+    assert manifest["packages"]["torch"]
+    assert manifest["hardware"]["cores"] > 0
+    assert manifest["wall_s"] >= 0
+    assert manifest["started"] <= manifest["finished"]
+    assert "seed: 3" in folder.config_path.read_text()
+    assert "sft: starts in" in folder.log_path.read_text()
+    assert json.loads(folder.metrics_path.read_text())["train/loss"] == 1.0
+
+
+def test_finished_chain_is_skipped(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.run(world.config())
+    world.ran()
+    capsys.readouterr()
+    pipeline.run(world.config())
+    assert world.ran() == []
+    assert capsys.readouterr().out.count("finished already") == 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_interrupted_stage_resumes(world: World, error: BaseException) -> None:
+    world.fail["sft"] = error
+    with pytest.raises(type(error)):
+        pipeline.run(world.config("sft"))
+    manifest = world.folder("demo/sft").manifest or {}
+    assert manifest["status"] == "failed"
+    world.fail.clear()
+    world.ran()
+    pipeline.run(world.config("sft"))
+    assert [context.resume for context in world.calls] == [True]
+    assert world.folder("demo/sft").complete
+    assert (world.folder("demo/sft").manifest or {})["error"] is None
+
+
+def test_crash_leaves_its_traceback_in_the_log_and_says_where(world: World) -> None:
+    world.fail["sft"] = RuntimeError("boom")
+    with pytest.raises(RuntimeError) as caught:
+        pipeline.run(world.config("sft"))
+    log = world.folder("demo/sft").log_path
+    assert "RuntimeError: boom" in log.read_text()
+    assert "Traceback" in log.read_text()
+    assert str(log) in "".join(caught.value.__notes__)
+
+
+def test_other_config_in_a_finished_folder_is_refused_with_the_difference(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    world.ran()
+    before = world.folder("demo/sft").manifest
+    with pytest.raises(UserError, match=r"sft\.epochs 2 -> 5.*run\.name=.*run\.parents=.*runs/demo"):
+        pipeline.run(world.config("sft", sft={"epochs": 5}))
+    with pytest.raises(UserError, match=r"seed 0 -> 1"):
+        pipeline.check(world.config("sft", seed=1))
+    assert world.ran() == []
+    assert world.folder("demo/sft").manifest == before
+
+
+def test_changed_data_and_changed_parents_are_refused(world: World) -> None:
+    pipeline.run(world.config())
+    world.rows = 11
+    with pytest.raises(UserError, match="other data"):
+        pipeline.run(world.config("sft"))
+    world.rows = 10
+    world.save(world.base, "another base")
+    with pytest.raises(UserError, match="another base model"):
+        pipeline.run(world.config("sft"))
+
+
+def test_keys_of_speed_memory_and_tracking_do_not_count(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    world.ran()
+    pipeline.run(
+        world.config("sft", sft={"micro_batch_size_per_device": 8}, tracker={"progress": False}, ppo={"epochs": 1})
+    )
+    assert world.ran() == []
+
+
+def test_unfinished_folder_of_another_config_is_kept_aside_or_refused(world: World) -> None:
+    world.fail["sft"] = RuntimeError("boom")
+    with pytest.raises(RuntimeError):
+        pipeline.run(world.config("sft"))
+    world.fail.clear()
+    pipeline.run(world.config("sft", seed=1))  # nothing was lost: no checkpoint yet
+    assert (world.folder("demo/sft-1").manifest or {})["status"] == "failed"
+    folder = world.folder("demo/sft")
+    folder.write_manifest(status="failed")
+    with folder.checkpoint(5):
+        pass
+    with pytest.raises(UserError, match="belongs to another config"):
+        pipeline.run(world.config("sft", seed=2))
+
+
+def test_comparison_is_made_anew_and_the_old_one_kept(world: World) -> None:
+    pipeline.run(world.config())
+    world.ran()
+    pipeline.run(world.config("compare", compare={"prompts": 7}))
+    assert world.ran() == ["demo/compare"]
+    assert "prompts: 400" in world.folder("demo/compare-1").config_path.read_text()
+    assert "prompts: 7" in world.folder("demo/compare").config_path.read_text()
+    assert "compare: done" in world.folder("demo/compare").log_path.read_text()
+    pipeline.run(world.config("compare", compare={"prompts": 8}))
+    assert world.folder("demo/compare-2").complete
+
+
+def test_missing_parent_names_the_command_that_makes_it(world: World) -> None:
+    with pytest.raises(
+        UserError, match=r"`python -m rlhf stage=sft run\.root=.* run\.name=demo model\.path=.*`.*reward\.policy="
+    ):
+        pipeline.run(world.config("reward"))
+    pipeline.run(world.config("sft"))
+    with pytest.raises(UserError, match=r"stage=reward .*ppo\.reward_model="):
+        pipeline.run(world.config("ppo"))
+    with pytest.raises(UserError, match="stage=sft"):
+        pipeline.run(world.config("compare", name="empty"))
+    assert not world.folder("empty").path.exists()
+
+
+def test_parents_may_be_named(world: World) -> None:
+    mine, theirs = world.save(world.root / "mine", "mine"), world.save(world.root / "theirs", "theirs")
+    pipeline.run(world.config("ppo", ppo={"policy": str(mine), "reward_model": str(theirs)}))
+    assert world.calls[0].parents == {"policy": mine, "reward_model": theirs, "value_model": theirs}
+    (theirs / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights"):
+        pipeline.run(world.config("ppo", ppo={"policy": str(mine), "reward_model": str(theirs)}))
+
+
+def test_parents_are_found_in_another_run(world: World) -> None:
+    pipeline.run(world.config())
+    world.ran()
+    pipeline.run(world.config("ppo", name="second", parents=str(world.root / "runs" / "demo"), seed=5))
+    assert world.calls[0].parents["policy"] == world.folder("demo/sft").model_dir
+    assert world.ran() == ["second/ppo"]
+
+
+def test_sft_starts_from_the_runs_own_pretraining(world: World) -> None:
+    pipeline.run(world.config("pretrain"))
+    pipeline.run(world.config("sft"))
+    assert world.calls[-1].parents == {"base": world.folder("demo/pretrain").model_dir}
+    pipeline.run(world.config("sft", name="other", sft={"base": str(world.base)}))
+    assert world.calls[-1].parents == {"base": world.base}
+
+
+def test_comparison_takes_what_there_is_and_what_is_named(world: World) -> None:
+    mine = world.save(world.root / "mine", "mine")
+    pipeline.run(world.config("sft"))
+    world.ran()
+    pipeline.run(world.config("compare", compare={"candidates": {"mine": str(mine)}}))
+    assert set(world.calls[0].parents) == {"base", "sft", "candidates/mine"}
+    with pytest.raises(UserError, match=r"compare\.baseline=yours is none of the candidates, which are base, sft"):
+        pipeline.run(world.config("compare", compare={"baseline": "yours"}))
+    with pytest.raises(UserError, match="stage=reward"):
+        pipeline.run(dataclasses.replace(world.config("compare"), judge=JudgeConfig(names=[JudgeName.reward_model])))
+
+
+def test_reward_model_with_another_tokenizer_or_template_is_refused(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("reward"))
+    reward = world.folder("demo/reward")
+    reward.write_manifest(template_hash="other")
+    with pytest.raises(UserError, match=r"ppo\.reward_model .*/reward/model was trained with another chat template"):
+        pipeline.run(world.config("ppo"))
+    reward.write_manifest(template_hash="auto", tokenizer_hash=None)
+    world.tokenizers[str(reward.model_dir)] = "other"
+    with pytest.raises(UserError, match="another tokenizer"):
+        pipeline.run(world.config("ppo"))
+    world.tokenizers.clear()
+    pipeline.run(world.config("ppo"))
+    assert world.folder("demo/ppo").complete
+
+
+def test_full_disk_is_a_sentence_with_the_path(world: World) -> None:
+    world.fail["sft"] = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match=r"disk is full: .*demo/sft"):
+        pipeline.run(world.config("sft"))
+
+
+def test_list_of_bad_rows_belongs_to_the_run_that_read_them(world: World) -> None:
+    world.bad_row = True
+    pipeline.run(world.config("sft"))
+    path = world.folder("demo/sft").path / "bad_rows.jsonl"
+    assert path.read_text() == "row 3\n"
+    path.write_text("row 3\nrow 9\n")  # the stage found one more
+    pipeline.run(world.config("sft"))
+    assert path.read_text() == "row 3\nrow 9\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "touched"),
+    [
+        (("ppo.kl.coef",), {"ppo", "compare"}),
+        (("reward.optim.lr",), {"reward", "ppo", "compare"}),
+        (("sft.epochs",), {"sft", "reward", "ppo", "compare"}),
+        (("compare.prompts",), {"compare"}),
+        (("judge",), {"compare"}),
+        (("judge.tie_margin", "ppo.gamma"), {"ppo", "compare"}),
+        (("tracker.wandb", "launch.threads", "run.root"), set()),
+        (("seed",), {"pretrain", "sft", "reward", "ppo", "compare"}),
+        (("model",), {"pretrain", "sft", "reward", "ppo", "compare"}),
+        (("data.max_rows",), {"pretrain", "sft", "reward", "ppo", "compare"}),
+        (("pretrain.epochs",), {"pretrain", "sft", "reward", "ppo", "compare"}),
+    ],
+)
+def test_swept_keys_reach_their_stage_and_later_ones(keys: tuple[str, ...], touched: set[str]) -> None:
+    assert {s.value for s in StageName if s != StageName.all and pipeline.touches(keys, s)} == touched
+
+
+def sweep_jobs(world: World, stage: str = "ppo") -> list[Job]:
+    return [
+        Job(
+            f"ppo.kl.coef={coef}",
+            ("ppo.kl.coef",),
+            world.config(stage, ppo={"kl": dataclasses.replace(Config().ppo.kl, coef=coef)}),
+        )
+        for coef in (0.0, 0.5)
+    ]
+
+
+def test_siblings_share_what_the_sweep_does_not_reach(world: World) -> None:
+    for job in sweep_jobs(world, "all"):
+        pipeline.run(job.config, job.name, job.swept_keys)
+    assert world.ran() == [
+        "demo/sft",
+        "demo/reward",
+        "demo/sweep/ppo.kl.coef=0.0/ppo",
+        "demo/sweep/ppo.kl.coef=0.0/compare",
+        "demo/sweep/ppo.kl.coef=0.5/ppo",
+        "demo/sweep/ppo.kl.coef=0.5/compare",
+    ]
+
+
+def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("reward"))
+    jobs = sweep_jobs(world)
+    started = sweep.start(jobs)
+    sweep.check(jobs)
+    for job in jobs:
+        pipeline.run(job.config, job.name, job.swept_keys)
+        sweep.record(job.config, job.name, 0, "")
+    world.ran()
+    assert sweep.finish(jobs, started) == 0
+    (context,) = world.calls
+    assert context.folder.path == world.folder("demo/compare-sweep").path
+    assert set(context.parents) == {
+        *("base", "sft", "reward_model"),
+        *("candidates/ppo[ppo.kl.coef=0.0]", "candidates/ppo[ppo.kl.coef=0.5]"),
+    }
+    said = capsys.readouterr().out
+    assert "ppo.kl.coef=0.5     2.000" in said
+
+
+def test_failed_job_is_listed_and_the_rest_compared(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("reward"))
+    jobs = sweep_jobs(world)
+    started = sweep.start(jobs)
+    pipeline.run(jobs[0].config, jobs[0].name, jobs[0].swept_keys)
+    sweep.record(jobs[0].config, jobs[0].name, 0, "")
+    sweep.record(jobs[1].config, jobs[1].name, 1, "RuntimeError: boom")
+    assert sweep.finish(jobs, started) == 1
+    assert "1 of 2 jobs failed:\n  ppo.kl.coef=0.5: RuntimeError: boom" in capsys.readouterr().out
+    assert "candidates/ppo[ppo.kl.coef=0.0]" in world.calls[-1].parents
+    assert "candidates/ppo[ppo.kl.coef=0.5]" not in world.calls[-1].parents
+
+
+def test_job_that_never_reported_counts_as_failed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = sweep_jobs(world)
+    sweep.record(jobs[0].config, jobs[0].name, 0, "")  # of an earlier sweep
+    assert sweep.finish(jobs, sweep.start(jobs)) == 1
+    assert "2 of 2 jobs failed" in capsys.readouterr().out
+
+
+def test_second_process_waits_for_the_first(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    import fcntl
+    import threading
+
+    folder = world.folder("demo/sft")
+    folder.path.mkdir(parents=True)
+    lock = folder.path.parent / ".sft.lock"
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        other = threading.Thread(target=pipeline.run, args=(world.config("sft"),))
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        assert world.calls == []
+        lock.unlink()
+    other.join(30)
+    assert world.ran() == ["demo/sft"]
+    assert not lock.exists()
+
+
+def test_same_seed_same_numbers() -> None:
+    import random
+
+    import numpy
+    import torch
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(numpy.random.rand()), float(torch.rand(()))
+
+    pipeline.seed_everything(7)
+    first = draw()
+    pipeline.seed_everything(7)
+    assert draw() == first
+    pipeline.seed_everything(8)
+    assert draw() != first
