@@ -211,27 +211,22 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         return [finish()]
 
 
-# Title, unit, and under which names the training batches and the held-out prompts log it, the first found of each.
+# Title, unit, and the names under which training batches and held-out prompts log it.
 _PPO_PANELS = (
-    ("Reward-model score over PPO", "reward-model score", ("objective/score",), ("eval/score",)),
-    (
-        "Gold score over PPO",
-        "gold score (0 to 1)",
-        ("objective/gold_score", "objective/gold"),
-        ("eval/gold_score", "eval/gold"),
-    ),
-    ("KL from SFT over PPO", "KL (nats per response)", ("objective/kl",), ("eval/kl", "eval/objective_kl")),
-    ("Response length over PPO", "tokens", ("rollout/response_tokens",), ("eval/response_tokens",)),
+    ("Reward-model score over PPO", "reward-model score", "objective/score", "eval/score"),
+    ("Gold score over PPO", "gold score (0 to 1)", "objective/gold", "eval/gold"),
+    ("KL from SFT over PPO", "KL (nats per response)", "objective/kl", "eval/kl"),
+    ("Response length over PPO", "tokens", "rollout/response_tokens", "eval/response_tokens"),
 )
 
 
 def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
     """Reward, gold score, KL and length over PPO's steps, a figure each that has any points."""
     drawn = []
-    for title, unit, train_names, eval_names in _PPO_PANELS:
+    for title, unit, train_name, eval_name in _PPO_PANELS:
         lines = []
         for candidate, rows in curves.ppo.items():
-            train, held_out = _first_series(rows, train_names), _first_series(rows, eval_names)
+            train, held_out = series(rows, train_name), series(rows, eval_name)
             if candidate in looks and (train[0] or held_out[0]):
                 lines.append((candidate, train, held_out))
         if not lines:
@@ -251,11 +246,6 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
                 axes.legend()
             drawn.append(finish())
     return drawn
-
-
-def _first_series(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[float], list[float]]:
-    found = (series(rows, name) for name in names)
-    return next((points for points in found if points[0]), ([], []))
 
 
 def against_kl(
@@ -312,28 +302,26 @@ def _square(values: Any) -> Any:
 def training_curves(curves: Curves) -> list[Figure]:
     """Loss of SFT, loss and accuracy of the reward model."""
     panels = (
-        ("SFT loss", "nats per response token", curves.sft, "train/loss", "eval/loss"),
-        ("Reward-model loss", "nats per pair", curves.reward, "train/loss", "eval/loss"),
-        (
-            "Reward-model accuracy",
-            "% of held-out pairs ordered right",
-            curves.reward,
-            "train/accuracy",
-            "eval/accuracy",
-        ),
+        ("SFT loss", "nats per response token", curves.sft, "loss", 1),
+        ("Reward-model loss", "nats per pair", curves.reward, "loss", 1),
+        ("Reward-model accuracy", "% of pairs ordered right", curves.reward, "accuracy", 100),
     )
     drawn = []
-    for title, unit, rows, train_name, eval_name in panels:
-        train, held_out = series(rows, train_name), series(rows, eval_name)
+    for title, unit, rows, quantity, scale in panels:
+        train, held_out = series(rows, f"train/{quantity}"), series(rows, f"eval/{quantity}")
         if not (train[0] or held_out[0]):
             continue
-        with _axes(title, "Line: training batches. Circles: held-out rows.", "Earlier stages") as (axes, finish):
-            scale = 100 if eval_name == "eval/accuracy" else 1
+        caption = " ".join(
+            words
+            for words, points in (("Line: training batches.", train), ("Circles: held-out rows.", held_out))
+            if points[0]
+        )
+        with _axes(title, caption, "Earlier stages") as (axes, finish):
             axes.plot(train[0], [scale * y for y in train[1]], color="#6e6e6e", linewidth=1.1)
             axes.plot(
                 held_out[0], [scale * y for y in held_out[1]], color="#0072B2", marker="o", linestyle="--", zorder=3
             )
-            if scale == 100:
+            if quantity == "accuracy":
                 axes.axhline(50, color="black", linewidth=1, linestyle=":")
             axes.set_xlabel("optimizer step")
             axes.set_ylabel(unit)

@@ -67,14 +67,14 @@ class Comparison:
         self.curves = Curves(
             sft=[{"step": int(s), "train/loss": 2 * np.exp(-s / 30) + 1} for s in range(1, 120, 3)]
             + [{"step": 60, "eval/loss": 1.4}, {"step": 119, "eval/loss": 1.2}],
-            reward=[{"step": int(s), "train/loss": 0.69 - 0.004 * s, "train/accuracy": 0.5 + 0.004 * s} for s in steps]
+            reward=[{"step": int(s), "train/loss": 0.69 - 0.004 * s} for s in steps]
             + [{"step": 50, "eval/loss": 0.52, "eval/accuracy": 0.72}],
             ppo={
                 name: [
                     {
                         "step": int(s),
                         "objective/score": proxy * (1 - np.exp(-s / 15)) + generator.normal(0, 0.1),
-                        "objective/gold_score": 0.55 + (gold - 0.55) * (1 - np.exp(-s / 15)),
+                        "objective/gold": 0.55 + (gold - 0.55) * (1 - np.exp(-s / 15)),
                         "objective/kl": kl * (1 - np.exp(-s / 15)),
                         "rollout/response_tokens": 20 + 0.1 * s,
                         **({"eval/score": proxy * (1 - np.exp(-s / 15)), "eval/kl": kl} if s % 10 == 0 else {}),
