@@ -180,7 +180,10 @@ class Tracker:
         self._samples.close()
         self._close_tensorboard()
         if self._wandb is not None:
+            import wandb
+
             self._wandb.finish()
+            wandb.teardown()  # an offline finish() returns before wandb's own process has written the file; this waits
             self._wandb = None
 
     def __enter__(self) -> Self:
