@@ -191,6 +191,7 @@ def make_experience(
         torch.tensor(ended, device=scores.device),
         score_clip=config.score_clip,
         missing_eos_penalty=config.missing_eos_penalty,
+        missing_eos_score=config.missing_eos_score,
     )
     mask = batch.response_mask
     rewards = token_rewards(adjusted, old_logprobs, ref_logprobs, mask, kl_coef=kl_coef)

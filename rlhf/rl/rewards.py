@@ -8,15 +8,25 @@ from torch import Tensor
 from rlhf.rl.kl import k1
 
 
-def adjusted_scores(scores: Tensor, ended: Tensor, *, score_clip: float, missing_eos_penalty: float) -> Tensor:
+def adjusted_scores(
+    scores: Tensor,
+    ended: Tensor,
+    *,
+    score_clip: float,
+    missing_eos_penalty: float,
+    missing_eos_score: float | None = None,
+) -> Tensor:
     """Scores cut to [-score_clip, score_clip], then less `missing_eos_penalty` where the response did not end.
+
+    A `missing_eos_score` is the whole score of such a response instead (the EOS trick of arXiv:2403.17031).
 
     scores: (batch,) float32.  ended: (batch,) bool.  score_clip 0 does not cut.
     Returns (batch,) float32. The penalty comes after the cut, so that a cut score still feels it.
     """
     if score_clip > 0:
         scores = scores.clamp(-score_clip, score_clip)
-    return torch.where(ended, scores, scores - missing_eos_penalty)
+    unended = scores - missing_eos_penalty if missing_eos_score is None else scores.new_tensor(missing_eos_score)
+    return torch.where(ended, scores, unended)
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:

@@ -48,3 +48,9 @@ def test_scores_are_cut_before_the_penalty_for_not_ending() -> None:
     cut = adjusted_scores(scores, ended, score_clip=5.0, missing_eos_penalty=2.0)
     assert cut.tolist() == [5.0, 3.0, -7.0, -1.0]
     assert torch.equal(adjusted_scores(scores, ended, score_clip=0.0, missing_eos_penalty=0.0), scores)
+
+
+def test_missing_eos_score_takes_the_place_of_the_score() -> None:
+    scores, ended = torch.tensor([9.0, 9.0, -9.0]), torch.tensor([True, False, False])
+    given = adjusted_scores(scores, ended, score_clip=0.0, missing_eos_penalty=0.0, missing_eos_score=-1.0)
+    assert given.tolist() == [9.0, -1.0, -1.0]
