@@ -82,17 +82,14 @@ _NOT_INPUTS = (
     "pretrain.save_every",
     "compare.candidates",
 )
-_HEADLINES = (
-    "train/loss",
-    "eval/loss",
-    "eval/accuracy",
-    "objective/score",
-    "objective/kl",
-    "eval/score",
-    "eval/kl",
-    "eval/gold_score",
-    "objective/gold_score",
-)
+# What a stage's last line shows of its metrics; a comparison prints a table of its own.
+_HEADLINES = {
+    StageName.pretrain: ("eval/loss",),
+    StageName.sft: ("train/loss", "eval/loss"),
+    StageName.reward: ("eval/loss", "eval/accuracy", "eval/accuracy_gold"),
+    StageName.ppo: ("eval/score", "eval/kl", "eval/gold"),
+    StageName.compare: (),
+}
 
 
 @dataclass(frozen=True)
@@ -343,6 +340,11 @@ def _parent_hash(path: Path) -> str:
     return model_hash(path) if path.is_dir() else f"hub:{path}"
 
 
+def _lasting(path: Path) -> str:
+    """A folder's absolute path, which means the same from everywhere; a hub id as it is."""
+    return str(path.absolute() if path.is_dir() else path)
+
+
 # Skip, resume, refuse
 
 
@@ -377,17 +379,17 @@ def _holds_work(folder: StageFolder, manifest: Mapping[str, Any]) -> bool:
 
 def _input_changes(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """What differs between the inputs a manifest names and `inputs`, which may be a part of all of them."""
-    old = manifest.get("inputs", {})
+    parents = {role: parent["hash"] for role, parent in manifest.get("parents", {}).items()}
     defaults = flatten(Config())  # a key that came with a later version had its default's meaning before
-    before = {key: defaults[key] for key in inputs["config"] if key in defaults} | old.get("config", {})
+    before = {key: defaults[key] for key in inputs["config"] if key in defaults} | manifest.get("config", {})
     changes = [
         f"{key} {_short(before.get(key))} -> {_short(inputs['config'].get(key))}"
         for key in {**before, **inputs["config"]}
         if before.get(key) != inputs["config"].get(key)
     ]
     if "parents" in inputs:
-        changes += [f"another {role} model" for role in _differing(old.get("parents", {}), inputs["parents"])]
-    if "data" in inputs and old.get("data") != inputs["data"]:
+        changes += [f"another {role} model" for role in _differing(parents, inputs["parents"])]
+    if "data" in inputs and manifest.get("data") != inputs["data"]:
         changes.append("other data")
     return changes
 
@@ -443,8 +445,8 @@ def _run_now(
     record(
         stage=stage.value,
         status="running",
-        inputs=inputs,
-        parents={role: {"path": str(path), "hash": inputs["parents"][role]} for role, path in parents.items()},
+        config=inputs["config"],
+        parents={role: {"path": _lasting(path), "hash": inputs["parents"][role]} for role, path in parents.items()},
         data=inputs["data"],
         seed=config.seed,
         code=code_version(),
@@ -455,8 +457,8 @@ def _run_now(
     )
     log.info("%s: %s in %s", stage.value, "resumes" if resume else "starts", folder.path)
     try:
-        agreement = check_agreement(config, stage, parents)
         prepare_torch(config)
+        agreement = check_agreement(config, stage, parents)
         seed_everything(config.seed)
         record(**agreement, hardware=hardware())
         metrics = _call_stage(config, stage, folder, parents, source, resolved, resume=resume)
@@ -471,7 +473,7 @@ def _run_now(
                 raise disk_full_error(folder.path) from error
             error.add_note(f"The log is {folder.log_path}; the same command resumes this stage.")
         raise
-    log.info("%s: done in %s%s", stage.value, _duration(wall_s), _headline(metrics))
+    log.info("%s: done in %s%s", stage.value, _duration(wall_s), _headline(stage, metrics))
 
 
 def _record_nothing(**_: Any) -> None:
@@ -568,6 +570,7 @@ def prepare_torch(config: Config) -> None:
     if config.launch.threads is not None:
         torch.set_num_threads(config.launch.threads)
     if config.launch.device == Device.cpu or not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to find out
         # Routes float32 products to oneDNN: 1.6x faster on CPUs, and the logits agree to 8e-6.
         torch.set_float32_matmul_precision("medium")
 
@@ -669,9 +672,8 @@ def _logging_to(folder: StageFolder) -> Iterator[None]:
         logging.raiseExceptions = raises
 
 
-def _headline(metrics: Mapping[str, float]) -> str:
-    names = [name for name in _HEADLINES if name in metrics] or list(metrics)
-    shown = ", ".join(f"{name} {metrics[name]:.4g}" for name in names[:5] if isinstance(metrics[name], int | float))
+def _headline(stage: StageName, metrics: Mapping[str, float]) -> str:
+    shown = ", ".join(f"{name} {metrics[name]:.4g}" for name in _HEADLINES[stage] if metrics.get(name) is not None)
     return f": {shown}" if shown else ""
 
 

@@ -22,7 +22,7 @@ from rlhf.errors import UserError
 _COLUMNS = {
     "kl": ("eval/kl", "objective/kl"),
     "score": ("eval/score", "objective/score"),
-    "gold": ("eval/gold_score", "objective/gold_score", "eval/gold"),
+    "gold": ("eval/gold", "objective/gold"),
     "loss": ("eval/loss", "train/loss"),
     "accuracy": ("eval/accuracy",),
 }

@@ -52,7 +52,9 @@ def test_manifest_says_what_was_made_from_what(world: World) -> None:
     assert manifest["wall_s"] >= 0
     assert manifest["started"] <= manifest["finished"]
     assert "seed: 3" in folder.config_path.read_text()
+    assert manifest["config"]["sft.epochs"] == 2
     assert "sft: starts in" in folder.log_path.read_text()
+    assert "eval/loss 0.5" in folder.log_path.read_text()
     assert json.loads(folder.metrics_path.read_text())["train/loss"] == 1.0
 
 
