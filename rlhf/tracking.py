@@ -19,16 +19,12 @@ from typing import Any, Generic, Self, TextIO, TypeVar
 
 from rlhf.artifacts import write_text_atomic
 from rlhf.config import TrackerConfig
+from rlhf.distributed import is_main_process
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 
 Item = TypeVar("Item")
-
-
-def is_main_process() -> bool:
-    """Whether this process writes files and draws bars; torchrun and DeepSpeed set RANK, a plain run does not."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def json_value(value: Any) -> Any:
