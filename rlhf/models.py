@@ -83,7 +83,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolved, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"No tokenizer loads from {path}: {_first_line(error)}") from error
+        raise UserError(f"No tokenizer loads from {path}: {_reason(error)}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"The tokenizer of {path} has no end-of-sequence token, so a response could not end; set eos_token in its "
@@ -160,6 +160,8 @@ def _float32_linear() -> type[nn.Linear]:
 def _load(
     auto_class: Any, path: str, config: ModelConfig, dtype: torch.dtype | None, loading_info: bool = False, **extra: Any
 ) -> Any:
+    from safetensors import SafetensorError
+
     resolved = resolve_model_path(path)
     settings: dict[str, Any] = {
         "dtype": dtype if dtype is not None else torch_dtype(config.dtype),
@@ -171,8 +173,8 @@ def _load(
     try:
         with _quiet_transformers():
             return auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise UserError(f"The model {path} does not load: {_first_line(error)}") from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(f"The model {path} does not load: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -191,12 +193,16 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "it ships Python code of its own; set model.trust_remote_code=true if you know its author."
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    rows = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    rows = len(embeddings.weight)
     needed = max(tokenizer.get_vocab().values()) + 1
     if needed > rows:
         raise UserError(
@@ -237,7 +243,7 @@ def disable_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010, to mypy every attribute of a module is a tensor
 
 
 def residual_dropout(model: nn.Module, p: float) -> list[torch.utils.hooks.RemovableHandle]:
@@ -264,7 +270,7 @@ def residual_dropout(model: nn.Module, p: float) -> list[torch.utils.hooks.Remov
                 handles += [branch.register_forward_hook(drop) for branch in (attention, branches["mlp"])]
     if not handles:
         raise UserError(
-            f"sft.residual_dropout is {p}, but {type(model).__name__} has no attention and mlp to put it on; set it to 0."
+            f"sft.residual_dropout is {p}, but {type(model).__name__} has no attention and mlp for it; set it to 0."
         )
     return handles
 
@@ -278,7 +284,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
         model,
         peft.LoraConfig(
             r=config.r,
-            lora_alpha=config.alpha,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]
             lora_dropout=config.dropout,
             target_modules=config.target_modules or "all-linear",
             modules_to_save=["score"] if is_scorer else None,
@@ -287,7 +293,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
     )
 
 
-def unwrap_lora(model: Any) -> PreTrainedModel:
+def unwrap_lora(model: Any) -> Any:
     """The Transformers model inside a PEFT model, adapters still in place; any other model as it is."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
@@ -298,14 +304,14 @@ def merged_state_dict(model: Any) -> dict[str, Tensor]:
         return dict(model.state_dict())
     from peft.tuners.lora import LoraLayer
 
-    base = unwrap_lora(model)
+    base: Any = unwrap_lora(model)
     state = dict(base.state_dict())
-    for name, module in base.named_modules():
-        if isinstance(module, LoraLayer):
-            weight = state[f"{name}.base_layer.weight"]
-            for adapter in module.active_adapters:
-                weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
-            state[f"{name}.base_layer.weight"] = weight
+    adapted: list[tuple[str, Any]] = [(n, m) for n, m in base.named_modules() if isinstance(m, LoraLayer)]
+    for name, module in adapted:
+        weight = state[f"{name}.base_layer.weight"]
+        for adapter in module.active_adapters:
+            weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+        state[f"{name}.base_layer.weight"] = weight
     plain = {}
     for name, tensor in state.items():
         if ".lora_" in name or ".original_module." in name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset
@@ -71,7 +71,7 @@ class RewardModelJudge:
                 f"sft.reward_model={path} has another {'chat template' if same_words else 'vocabulary'} than the model "
                 "in training; name one trained from the same base, or use sft.select_by=validation_loss."
             )
-        self.model = models.freeze(models.load_reward_model(path, model_config))
+        self.model: Any = models.freeze(models.load_reward_model(path, model_config))
 
     def __call__(self, sequences: Sequence[Sequence[int]], device: torch.device) -> list[float]:
         scores: list[float] = models.sequence_scores(self.model.to(device), sequences).tolist()
@@ -146,7 +146,7 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
     def __init__(self, *, sampler: HeldOutSampler, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._sampler = sampler
-        self.train_lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        self.train_lengths = [len(row["input_ids"]) for row in cast(Dataset, self.train_dataset)]
         self._held_out_sums = [0.0, 0.0]  # loss, tokens
         self._clock = (time.monotonic(), 0.0)
 
@@ -161,10 +161,11 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         self._held_out_sums = [0.0, 0.0]
         output = super().evaluation_loop(*args, **kwargs)
         loss, tokens = self.reduced_sum(self._held_out_sums)
-        output.metrics["eval_loss"] = loss / tokens
+        metrics = cast(dict[str, float], output.metrics)
+        metrics["eval_loss"] = loss / tokens
         score = self._sampler(self.model, self.state.global_step)
         if score is not None:
-            output.metrics["eval_score"] = score
+            metrics["eval_score"] = score
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

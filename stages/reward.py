@@ -54,7 +54,7 @@ def run(context: StageContext) -> dict[str, float]:
     reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
     trainer.train(reward_trainer, context)
 
-    finished = models.load_reward_model(policy, config.model, dtype=torch.float32)
+    finished: Any = models.load_reward_model(policy, config.model, dtype=torch.float32)
     finished.load_state_dict(trainer.whole_state_dict(reward_trainer))
     finished.to(pick_device(config.launch))
     bias = set_bias(
@@ -65,7 +65,8 @@ def run(context: StageContext) -> dict[str, float]:
         models.save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype)
     distributed.barrier()
 
-    saved = models.load_reward_model(str(context.folder.model_dir), config.model).to(pick_device(config.launch))
+    saved: Any = models.load_reward_model(str(context.folder.model_dir), config.model)
+    saved.to(pick_device(config.launch))
     step = reward_trainer.state.global_step
     metrics = evaluate(saved, step)
     metrics["reward/demonstration_score"] = evaluation.mean_demonstration_score(saved, demonstrations)

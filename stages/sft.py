@@ -6,7 +6,7 @@ is the best by held-out loss, by a reward model's score of sampled responses (as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlhf import models, sft, trainer
@@ -51,7 +51,7 @@ def run(context: StageContext) -> dict[str, float]:
     return {**final, **_counts(rows, bad_rows, len(demonstrations))}
 
 
-def _counts(rows: list[Mapping[str, list[int]]], bad_rows: BadRows, demonstrations: int) -> dict[str, float]:
+def _counts(rows: Sequence[Mapping[str, list[int]]], bad_rows: BadRows, demonstrations: int) -> dict[str, float]:
     response_tokens = sum(label != sft.IGNORED for row in rows for label in row["labels"])
     return {
         "data/demonstrations": demonstrations,

@@ -95,7 +95,7 @@ class FileSource:
     def _some(self, kind: str, chosen: list[Any], split: Split) -> list[Any]:
         if not chosen:
             raise UserError(
-                f"The {split.value} split of {self.path} has no {kind}: data.evaluation_fraction={self._fraction} of its "
-                "prompts are held out, by a hash; change that fraction, or give more rows."
+                f"The {split.value} split of {self.path} has no {kind}: data.evaluation_fraction={self._fraction} of "
+                "its prompts are held out, by a hash; change that fraction, or give more rows."
             )
         return chosen

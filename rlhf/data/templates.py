@@ -59,8 +59,8 @@ class ChatTemplate:
     def decode(self, ids: Sequence[int]) -> str:
         """A response's text, special tokens removed, stripped."""
         kept = [i for i in ids if i != self.tokenizer.eos_token_id]
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text.strip()
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
 
     @cached_property
     def hash(self) -> str:
@@ -99,15 +99,13 @@ class ChatTemplate:
             return _render_chatml(messages, generation)
         conversation = [{"role": message.role.value, "content": message.content} for message in messages]
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=generation
-            )
+            text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generation)
         except Exception as error:  # templates raise what they like: Jinja errors, their own, TypeErrors
             raise UserError(
                 f"The tokenizer's own chat template refuses a conversation of "
                 f"{', '.join(m.role.value for m in messages)} turns ({error}); set data.template=plain or chatml."
             ) from error
-        return text
+        return str(text)
 
 
 def _render_plain(messages: Sequence[Message], generation: bool) -> str:

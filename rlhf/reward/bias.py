@@ -72,7 +72,7 @@ def final_norm(model: Any) -> nn.Module | None:
 
 
 def _constant_direction(features: Tensor, demonstrations: Tensor) -> Tensor:
-    """(hidden,) float64 u with features @ u as near 1 as a ridge lets it, and exactly 1 on average on demonstrations."""
+    """(hidden,) float64 u: features @ u is as near 1 as a ridge allows, and on demonstrations exactly 1 on average."""
     n, hidden = features.shape
     gram = features.T @ features / n
     ridge = _RIDGE * gram.diagonal().mean() * torch.eye(hidden, dtype=gram.dtype, device=gram.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf import distributed, models
 from rlhf.data.records import Prompt, Ranking, Split
@@ -43,7 +43,7 @@ class _PolicySampler:
 
     def __call__(self, prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
         config = self._context.config
-        policy = models.load_causal_lm(str(self._context.parents["policy"]), config.model)
+        policy: Any = models.load_causal_lm(str(self._context.parents["policy"]), config.model)
         policy.to(pick_device(config.launch))
         sample = sampler(policy, self._template, self._template.tokenizer, config.rollout, config.seed)
         return sample(prompts, counts)

@@ -50,8 +50,9 @@ def has_pair(ranking: Ranking) -> bool:
 class KWayCollator:
     """Batches of prompts with their K completions, every completion once.
 
-    Gives input_ids and attention_mask (completions, seq), padded on the right to a multiple of 8; place (completions, 2)
-    int64, the prompt and completion that each row is; ranks, mask and margins (prompts, K), padded with mask False.
+    Gives input_ids and attention_mask (completions, seq), padded on the right to a multiple of 8; place
+    (completions, 2) int64, the prompt and completion that each row is; ranks, mask and margins (prompts, K), padded
+    with mask False.
     """
 
     pad_token_id: int

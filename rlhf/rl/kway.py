@@ -19,7 +19,7 @@ def better_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
 def kway_loss(
     scores: Tensor, ranks: Tensor, mask: Tensor, margins: Tensor | None = None, *, count: Tensor | float | None = None
 ) -> Tensor:
-    """Mean over prompts of the mean over their non-tied pairs of -log sigmoid(better - worse) (arXiv:2203.02155, eq. 1).
+    """Mean over prompts of the mean over non-tied pairs of -log sigmoid(better - worse) (arXiv:2203.02155, eq. 1).
 
     scores:  (prompts, K) float32, what is trained; any value, NaN too, where mask is False.
     ranks:   (prompts, K) int64, 0 best, equal numbers are ties, which no pair is made of.

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from rlhf import models
+from rlhf.config import DType, LoraConfig, ModelConfig
+from rlhf.errors import UserError
+from tests.tiny import ARCHITECTURES, build_tokenizer, save_tiny_model
+
+SEQUENCES = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19]]
+
+
+def left_padded(sequences: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = max(len(row) for row in sequences) + 2
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in sequences])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in sequences])
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("pad", [False, True])
+def test_left_padding_changes_no_log_prob(tmp_path: Path, architecture: str, pad: bool) -> None:
+    path = save_tiny_model(tmp_path, architecture, pad=pad)
+    model = models.load_causal_lm(path, ModelConfig()).eval()
+    tokenizer = models.load_tokenizer(path)
+    assert (tokenizer.pad_token_id == tokenizer.eos_token_id) is not pad
+    ids, mask, positions = left_padded(SEQUENCES, tokenizer.pad_token_id)
+    with torch.no_grad():
+        padded = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits.log_softmax(-1)
+        for row, sequence in enumerate(SEQUENCES):
+            alone = model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(-1)
+            torch.testing.assert_close(padded[row, -len(sequence) :], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scores_are_the_same_left_padded_right_padded_batched_and_alone(tmp_path: Path, architecture: str) -> None:
+    model = scorer(save_tiny_model(tmp_path, architecture))
+    expected = torch.stack(
+        [model(input_ids=torch.tensor([row])).logits[0, 0].detach() for row in SEQUENCES]  # Transformers' own reading
+    )
+    for budget in (1, 16, 8192):
+        torch.testing.assert_close(models.sequence_scores(model, SEQUENCES, token_budget=budget), expected)
+    with torch.no_grad():
+        scores = models.token_scores(model, *left_padded(SEQUENCES, 0))
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores[:, -1], expected, atol=1e-5, rtol=1e-5)
+
+
+def scorer(path: str, **settings: Any) -> Any:
+    model = models.load_reward_model(path, ModelConfig(**settings))
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.score.weight)
+    return model.eval()
+
+
+def test_a_score_is_read_at_an_end_token_that_is_also_the_pad_token(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path, "gpt2")
+    end = models.load_tokenizer(path).eos_token_id
+    model = scorer(path)
+    with_end = models.sequence_scores(model, [[*SEQUENCES[0], end]], token_budget=64)
+    without = models.sequence_scores(model, SEQUENCES[:1], token_budget=64)
+    assert abs(float(with_end - without)) > 1e-3
+    assert model.config.pad_token_id != end
+    with torch.no_grad():
+        plain = model(input_ids=torch.tensor([[*SEQUENCES[0], end]])).logits[0]
+    torch.testing.assert_close(plain, with_end)
+
+
+def test_the_head_of_a_causal_model_starts_at_zero_and_a_trained_one_is_kept(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path / "base", "llama")
+    fresh = models.load_reward_model(path, ModelConfig())
+    assert torch.equal(fresh.score.weight, torch.zeros_like(fresh.score.weight))
+    trained = scorer(path)
+    models.save_model(trained, models.load_tokenizer(path), tmp_path / "saved")
+    again = models.load_reward_model(str(tmp_path / "saved"), ModelConfig())
+    assert torch.equal(again.score.weight, trained.score.weight)
+
+
+def test_the_models_own_sampling_settings_are_off(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path, "llama")
+    GenerationConfig(temperature=0.3, top_k=3, do_sample=True, repetition_penalty=1.5).save_pretrained(path)
+    model = models.load_causal_lm(path, ModelConfig())
+    own = model.generation_config
+    assert own.top_k != 3
+    assert own.temperature != 0.3
+    assert own.repetition_penalty != 1.5
+    assert own.eos_token_id == models.load_tokenizer(path).eos_token_id
+
+
+def test_more_embedding_rows_than_tokens_are_fine_and_fewer_are_refused(tmp_path: Path) -> None:
+    models.load_causal_lm(save_tiny_model(tmp_path / "more", "llama", extra_rows=7), ModelConfig())
+    short = save_tiny_model(tmp_path / "fewer", "llama", extra_rows=-2)
+    with pytest.raises(UserError, match="embedding rows"):
+        models.load_causal_lm(short, ModelConfig())
+    with pytest.raises(UserError, match="embedding rows"):
+        models.load_reward_model(short, ModelConfig())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_saved_model_is_the_model(tmp_path: Path, architecture: str, tied: bool) -> None:
+    path = save_tiny_model(tmp_path / "base", architecture, tied=tied)
+    model = models.load_causal_lm(path, ModelConfig())
+    models.save_model(model, models.load_tokenizer(path), tmp_path / "saved")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    ids = torch.tensor([SEQUENCES[0]])
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, model.eval()(ids).logits)
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").eos_token == "<|endoftext|>"
+    assert not list((tmp_path / "saved").glob("*.bin"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lora_is_merged_when_saved_and_the_model_in_memory_keeps_its_adapters(
+    tmp_path: Path, architecture: str
+) -> None:
+    path = save_tiny_model(tmp_path / "base", architecture)
+    model = models.add_lora(models.load_causal_lm(path, ModelConfig()), LoraConfig(r=4))
+    assert all(p.requires_grad == ("lora_" in n) for n, p in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.tensor([SEQUENCES[0]])
+    with torch.no_grad():
+        before = model.eval()(ids).logits
+        models.save_model(model, models.load_tokenizer(path), tmp_path / "saved")
+        after = model(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()(ids).logits
+    assert torch.equal(before, after)
+    torch.testing.assert_close(merged, before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_residual_dropout_acts_in_training_alone_and_comes_off(tmp_path: Path, architecture: str) -> None:
+    model = models.load_causal_lm(save_tiny_model(tmp_path, architecture), ModelConfig())
+    models.disable_dropout(model)
+    ids = torch.tensor([SEQUENCES[0]])
+    with torch.no_grad():
+        clean = model.eval()(ids).logits
+        assert torch.equal(model.train()(ids).logits, clean)
+        handles = models.residual_dropout(model, 0.5)
+        assert len(handles) == 4  # attention and MLP of two layers
+        assert torch.equal(model.eval()(ids).logits, clean)
+        assert not torch.equal(model.train()(ids).logits, clean)
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(model.train()(ids).logits, clean)
+
+
+def test_freeze_leaves_nothing_to_train(tmp_path: Path) -> None:
+    model = models.freeze(models.load_causal_lm(save_tiny_model(tmp_path), ModelConfig()))
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_dtype_is_that_of_the_weights_and_scores_stay_float32(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    assert {p.dtype for p in models.load_causal_lm(path, ModelConfig(dtype=DType.bfloat16)).parameters()} == {
+        torch.bfloat16
+    }
+    model = scorer(path, dtype=DType.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    scores = models.sequence_scores(model, SEQUENCES, token_budget=64)
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_attention_implementation_is_honoured(tmp_path: Path) -> None:
+    model = models.load_causal_lm(save_tiny_model(tmp_path), ModelConfig(attn_implementation="eager"))
+    assert model.config._attn_implementation == "eager"
+
+
+def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no weights.*safetensors"):
+        models.resolve_model_path(path)
+
+
+def test_folder_without_a_shard_is_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"lacks model-00002-of-00002.safetensors"):
+        models.resolve_model_path(path)
+
+
+@pytest.mark.parametrize("path", ["", "/no/such/folder", "./nothing", "a/b/c", "builtin:nothing"])
+def test_a_path_that_is_no_model_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match=r"model\.path"):
+        models.resolve_model_path(path)
+
+
+def test_folder_with_adapters_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="only LoRA adapters"):
+        models.resolve_model_path(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["gpt2", "meta-llama/Llama-3.2-1B"])
+def test_hub_ids_are_left_alone(path: str) -> None:
+    assert models.resolve_model_path(path) == path
+
+
+def test_damaged_weights_are_a_sentence(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(UserError, match="does not load"):
+        models.load_causal_lm(path, ModelConfig())
+
+
+def test_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    tokenizer = build_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(path)
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        models.load_tokenizer(path)
+
+
+def test_code_that_ships_with_a_model_runs_only_when_asked(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "mine.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    with pytest.raises(UserError, match="trust_remote_code"):
+        models.load_causal_lm(path, ModelConfig())
+    model = models.load_causal_lm(path, ModelConfig(trust_remote_code=True))
+    assert type(model).__name__ == "MyModel"
+
+
+def test_length_buckets_cover_each_sequence_once_within_the_budget() -> None:
+    lengths = [3, 50, 9, 17, 200, 8, 1, 64]
+    buckets = models.length_buckets(lengths, token_budget=128)
+    assert sorted(index for bucket in buckets for index in bucket) == list(range(len(lengths)))
+    for bucket in buckets:
+        width = -(-max(lengths[i] for i in bucket) // 8) * 8
+        assert len(bucket) == 1 or width * len(bucket) <= 128
+
+
+def test_importing_the_module_does_not_import_torch() -> None:
+    code = (
+        "import sys, rlhf.models, rlhf.data, rlhf.data.templates, rlhf.data.encoding; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
