@@ -29,7 +29,8 @@ DEFINITIONS = {
     "below, 0.5 for a tie (scores no further apart than judge.tie_margin)",
     "95 % interval": "percentile bootstrap over prompts, the same resampled prompts for every candidate; it covers the "
     "choice of prompts, not the luck of a training seed",
-    "gold score": "the data source's own noise-free rubric, 0 (worst) to 1; no model was trained on it",
+    "gold score": "the data source's own noise-free rubric, 0 (worst) to 1; models see at most noisy rankings made "
+    "from it",
     "reward-model score": "the reward model's output for prompt and answer, on its own scale; PPO was trained on it",
     "KL from SFT": "mean over prompts of log p(answer) under the candidate minus under the SFT model, both at "
     "temperature 1, summed over the answer's tokens, in nats; it estimates KL(candidate || SFT) when answers are "
