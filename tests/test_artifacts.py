@@ -101,9 +101,28 @@ def test_full_disk_is_seen_through_other_libraries_exceptions(small_disk: Path) 
             save(folder)
 
 
-def test_disk_full_error_by_errno(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_and_exhausted_quota_are_known_by_number(tmp_path: Path, number: int) -> None:
     with pytest.raises(UserError, match="disk is full"), save_folder_atomic(tmp_path / "model"):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "in another language")
+
+
+def test_old_folder_returns_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _model(tmp_path / "model", b"old")
+    real = os.rename
+
+    def rename(a: Path, b: Path) -> None:
+        if ".new-" in str(a):
+            raise PermissionError(errno.EACCES, "not allowed", str(b))
+        real(a, b)
+
+    monkeypatch.setattr(artifacts.os, "rename", rename)
+    with pytest.raises(PermissionError), save_folder_atomic(target) as folder:
+        (folder / "model.safetensors").write_bytes(b"new")
+    assert (target / "model.safetensors").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_written_json_is_standard(tmp_path: Path) -> None:

@@ -277,6 +277,17 @@ def test_siblings_share_what_the_sweep_does_not_reach(world: World) -> None:
     ]
 
 
+def test_job_starts_from_the_runs_models_when_it_has_none_of_its_own(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("reward"))
+    pipeline.run(world.config("ppo", seed=1), "seed=1", ("seed",))
+    assert world.calls[-1].parents["policy"] == world.folder("demo/sft").model_dir
+    pipeline.run(world.config("sft", seed=2), "seed=2", ("seed",))
+    pipeline.run(world.config("ppo", seed=2), "seed=2", ("seed",))
+    assert world.calls[-1].parents["policy"] == world.folder("demo/sweep/seed=2/sft").model_dir
+    assert world.calls[-1].parents["reward_model"] == world.folder("demo/reward").model_dir
+
+
 def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
