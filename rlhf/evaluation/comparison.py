@@ -224,8 +224,8 @@ def text_table(report: Mapping[str, Any]) -> str:
             [
                 name,
                 "baseline" if name == report["baseline"] else rate,
-                *(f"{scores['score']:.3f}" for scores in candidate["judges"].values()),
-                "-" if candidate["kl"] is None else f"{candidate['kl']:.2f}",
+                *(f"{scores['score']:z.3f}" for scores in candidate["judges"].values()),
+                "-" if candidate["kl"] is None else f"{candidate['kl']:z.2f}",
                 f"{candidate['mean_tokens']:.1f}",
             ]
         )

@@ -34,6 +34,7 @@ _SETTINGS = {
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
+    "axes.formatter.useoffset": False,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -241,6 +242,7 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
                 axes.plot(*held_out, color=look.colour, linestyle="none", marker=look.marker, zorder=3)
                 axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=candidate)
             axes.set_xlabel("PPO iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(unit)
             if len(lines) > 1:
                 axes.legend()
@@ -324,6 +326,7 @@ def training_curves(curves: Curves) -> list[Figure]:
             if quantity == "accuracy":
                 axes.axhline(50, color="black", linewidth=1, linestyle=":")
             axes.set_xlabel("optimizer step")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(unit)
             drawn.append(finish())
     return drawn

@@ -141,13 +141,14 @@ def render(
         _samples(report, responses, colours, side_by_side),
         _method(report, made),
     ]
-    return (
+    page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(report['statement'])}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
+    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
 
 
 def _key(colour: str) -> str:
@@ -172,8 +173,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         for judge in judges:
             scores = candidate["judges"][judge]
             low, high = scores["score_ci"]
-            cells.append(f"{scores['score']:.3f} <small>[{low:.3f}, {high:.3f}]</small>")
-        cells.append("–" if candidate["kl"] is None else f"{candidate['kl']:.2f}")
+            cells.append(f"{scores['score']:z.3f} <small>[{low:z.3f}, {high:z.3f}]</small>")
+        cells.append("–" if candidate["kl"] is None else f"{candidate['kl']:z.2f}")
         cells += [f"{candidate['mean_tokens']:.1f}", f"{100 * candidate['fraction_ended']:.0f} %"]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
@@ -247,9 +248,9 @@ def _response(name: str, answer: Mapping[str, Any], colour: str, reference: str 
         shown = '<p class="text empty">(empty)</p>'
     else:
         shown = f'<p class="text">{escape(text) if reference is None else mark_differences(text, reference)}</p>'
-    scores = [f"{judge_title(judge)} {score:.2f}" for judge, score in answer["scores"].items()]
+    scores = [f"{judge_title(judge)} {score:z.2f}" for judge, score in answer["scores"].items()]
     if answer["kl"] is not None and reference is not None:
-        scores.append(f"KL {answer['kl']:.1f}")
+        scores.append(f"KL {answer['kl']:z.1f}")
     if not answer["ended"]:
         scores.append("cut off")
     return (

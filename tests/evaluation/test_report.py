@@ -114,3 +114,11 @@ def test_how_it_was_made_names_command_versions_and_folders(monkeypatch: pytest.
     assert re.search(r"tie_margin: 0\.0", made.config)
     assert "torch" in made.versions
     assert made.folders["sft"] == "runs/a/sft/model"
+
+
+def test_text_that_utf8_cannot_hold_does_not_lose_the_page(chain: Any) -> None:
+    row = dict(chain.responses[0])
+    row["messages"] = [{"role": "user", "content": "half a pair: \ud800"}]
+    page = render(chain.report, [row], Curves(), chain.made, side_by_side=1)
+    assert "half a pair: ?" in page
+    page.encode("utf-8")
