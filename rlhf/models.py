@@ -171,15 +171,15 @@ def _load(
     if config.attn_implementation is not None:
         settings["attn_implementation"] = config.attn_implementation
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             return auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"The model {path} does not load: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hides the load report, which calls the language-model head `unexpected` in a reward model on every load."""
+def quiet_transformers() -> Iterator[None]:
+    """Hides load reports and bars: Transformers calls a language-model head `unexpected` in every reward model."""
     from transformers.utils import logging as transformers_logging
 
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
@@ -345,7 +345,7 @@ def save_model(
         if hasattr(plain, "score"):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(plain.config.get_text_config().pad_token_id)
             tokenizer.padding_side = "right"
-        with save_folder_atomic(folder) as target, _quiet_transformers():
+        with save_folder_atomic(folder) as target, quiet_transformers():
             plain.save_pretrained(target, state_dict=state)
             tokenizer.save_pretrained(target)
             if dtype is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
 from rlhf import models, tracking_callback
@@ -150,6 +152,23 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         self._held_out_sums = [0.0, 0.0]  # loss, tokens
         self._clock = (time.monotonic(), 0.0)
 
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's on a GPU, whose kernel skips unlabelled positions; without Triton it scores them all, so ours on a CPU."""
+        if self.args.device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training:
+            ids = inputs["input_ids"]
+            self._total_train_tokens += (
+                int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else ids.numel()
+            )
+        loss, tokens = labelled_loss(model, inputs, models.unwrap_lora(self.model).get_output_embeddings())
+        # Gradients are averaged over ranks, and num_items_in_batch counts the tokens of all of them.
+        return (
+            loss / tokens if num_items_in_batch is None else loss * self.accelerator.num_processes / num_items_in_batch
+        )
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
         tokens = float((inputs["labels"][:, 1:] != IGNORED).sum())
@@ -187,6 +206,26 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
             f"eval/{name}": evaluation[f"eval_{name}"] for name in ("loss", "score") if f"eval_{name}" in evaluation
         }
         return metrics
+
+
+def labelled_loss(model: Any, inputs: Mapping[str, Any], head: torch.nn.Module) -> tuple[Tensor, int]:
+    """Sum over labelled tokens of -log p, float32, and their number; logits are made at their positions alone.
+
+    The positions are rounded up to a multiple of 64, as CPUs compile their matrix products anew for every size.
+    """
+    labels = inputs["labels"][:, 1:]
+    rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+    count = len(rows)
+    fill = -count % 64
+    rows, columns = (torch.cat([index, index.new_zeros(fill)]) for index in (rows, columns))
+    handle = head.register_forward_pre_hook(lambda module, hidden: (hidden[0][rows, columns],))
+    try:
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        logits = model(**given, use_cache=False).logits[:count]
+    finally:
+        handle.remove()
+    targets = labels[rows[:count], columns[:count]]
+    return F.cross_entropy(logits.float(), targets, reduction="sum"), count
 
 
 def build_trainer(

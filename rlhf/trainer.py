@@ -272,4 +272,5 @@ def train(trainer: Trainer, context: StageContext) -> None:
                 shutil.rmtree(folder)
     context.tracker.rewind(found[0] if found is not None else -1)
     trainer.add_callback(CheckpointCallback())
-    trainer.train(resume_from_checkpoint=str(found[1]) if found is not None else None)
+    with models.quiet_transformers():
+        trainer.train(resume_from_checkpoint=str(found[1]) if found is not None else None)

@@ -295,3 +295,23 @@ def test_nothing_is_written_outside_the_stage_folder(tmp_path: Path, monkeypatch
     assert list(work.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"base", "work", "sft"}
     assert not list(context.folder.path.rglob("README.md"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_loss_at_labelled_positions_alone_has_the_gradient_of_the_whole(tmp_path: Path, architecture: str) -> None:
+    model = models.load_causal_lm(save_tiny_model(tmp_path, architecture, tied=True), ModelConfig())
+    models.disable_dropout(model)
+    ids = torch.randint(1, 300, (3, 16), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[0, :5] = labels[1, 9:] = labels[2, :2] = sft.IGNORED
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    loss, tokens = sft.labelled_loss(model, inputs, model.get_output_embeddings())
+    loss.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    expected = model(**inputs).loss  # Transformers' mean over labelled positions
+    expected.backward()
+    assert tokens == int((labels[:, 1:] != sft.IGNORED).sum())
+    torch.testing.assert_close(loss / tokens, expected)
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient / tokens, parameter.grad, atol=1e-6, rtol=1e-4)
