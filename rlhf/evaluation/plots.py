@@ -242,7 +242,7 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
                 axes.plot(*held_out, color=look.colour, linestyle="none", marker=look.marker, zorder=3)
                 axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=candidate)
             axes.set_xlabel("PPO iteration")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             axes.set_ylabel(unit)
             if len(lines) > 1:
                 axes.legend()
@@ -326,7 +326,7 @@ def training_curves(curves: Curves) -> list[Figure]:
             if quantity == "accuracy":
                 axes.axhline(50, color="black", linewidth=1, linestyle=":")
             axes.set_xlabel("optimizer step")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             axes.set_ylabel(unit)
             drawn.append(finish())
     return drawn
