@@ -54,6 +54,8 @@ log = logging.getLogger("rlhf")
 CHAIN = (StageName.sft, StageName.reward, StageName.ppo, StageName.compare)  # what stage=all means
 _ORDER = (StageName.pretrain, *CHAIN)
 
+_SINGLE_PROCESS = (StageName.pretrain, StageName.ppo)
+
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
 _INPUTS = {
     StageName.pretrain: ("pretrain", "model.architecture", "data", "seed"),
@@ -143,13 +145,25 @@ def touches(swept_keys: Sequence[str], stage: StageName) -> bool:
 
 def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()) -> None:
     """Runs `config.stage`, or the whole chain. Raises UserError for a mistake; other errors carry where the log is."""
+    stages = CHAIN if config.stage == StageName.all else (config.stage,)
+    if distributed.world_size() > 1:
+        _refuse_single_process_stages(stages)
     distributed.join(config.launch.device)
     place = Place(run_folder(config), job, swept_keys)
-    stages = CHAIN if config.stage == StageName.all else (config.stage,)
     for stage in stages:
         run_stage(config, stage, place)
     if len(stages) > 1 and job is None and is_main_process():
         _say_where(place)
+
+
+def _refuse_single_process_stages(stages: Sequence[StageName]) -> None:
+    """UserError for a stage that would do the same work on every rank, and write its files at once on all of them."""
+    for stage in stages:
+        if stage in _SINGLE_PROCESS:
+            raise UserError(
+                f"stage={stage.value} runs in one process, and WORLD_SIZE is {distributed.world_size()}; start it "
+                "without torchrun, and of the others stage=sft and stage=reward with it."
+            )
 
 
 def run_folder(config: Config) -> Path:

@@ -217,6 +217,16 @@ def test_reward_model_with_another_tokenizer_or_template_is_refused(world: World
     assert world.folder("demo/ppo").complete
 
 
+@pytest.mark.parametrize("stage", ["ppo", "all"])
+def test_stage_that_cannot_share_its_work_refuses_several_processes(
+    world: World, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="stage=ppo runs in one process, and WORLD_SIZE is 2"):
+        pipeline.run(world.config(stage))
+    assert world.calls == []
+
+
 def test_full_disk_is_a_sentence_with_the_path(world: World) -> None:
     world.fail["sft"] = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match=r"disk is full: .*demo/sft"):
