@@ -150,7 +150,7 @@ class SandboxConfig:
     ranking_prompts: int = 1200
     prompts: int = 8000  # for PPO
     evaluation_prompts: int = 400
-    pretraining_documents: int = 60000
+    pretraining_documents: int = 100000
     min_completions: int = 4  # K is drawn evenly from [min, max] for each ranking
     max_completions: int = 9
     labeler_agreement: float = 0.73  # how often two labelers order a pair alike (InstructGPT: 73 %)
@@ -224,9 +224,9 @@ class OptimConfig:
 @dataclass
 class PretrainConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-3, warmup_ratio=0.02))
-    epochs: float = 1.0
-    batch_size: int = 32  # sequences of sequence_length tokens a step
-    sequence_length: int = 256
+    epochs: float = 4.0
+    batch_size: int = 64  # sequences of sequence_length tokens a step
+    sequence_length: int = 128
     bf16: bool = True  # bfloat16 autocast, float32 weights
     save_every: int = 500  # steps
 

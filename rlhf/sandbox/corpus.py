@@ -84,23 +84,41 @@ def _opposites(rng: random.Random, world: World) -> str:
 
 
 def _passage(rng: random.Random, world: World) -> str:
-    """A passage, then some of it again in other words: practice in finding and copying."""
+    """A passage, then what it says, does not say and contradicts, in other words: practice in finding and copying."""
     persons, passage = w.make_passage(rng, rng.randint(1, 2), rng.randint(2, 3))
-    again = []
-    for person in persons:
-        if rng.random() < 0.5:
-            again.append(rng.choice(person.sentences()))
-        if person.job and person.city:
-            again.append(f"{person.name} is a {person.job} in {person.city}.")
-        pairs = [f"{key}: {getattr(person, key)}" for key in ("city", "job", "food") if getattr(person, key)]
-        if len(pairs) > 1:
-            rng.shuffle(pairs)
-            again.append(f"Of {person.name}: {', '.join(pairs[:2])}.")
-    if rng.random() < 0.3:
-        again.append(f"As for {rng.choice(w.NAMES)}, the text does not say. {UNKNOWN}")
-    again = again or [rng.choice(persons[0].sentences())]
-    rng.shuffle(again)
-    return passage + rng.choice((" So ", " The text says: ", " In short: ", " It is true that: ")) + " ".join(again)
+    remarks = [_remark(rng, rng.choice(persons)) for _ in range(rng.randint(2, 5))]
+    return passage + " " + " ".join(remarks)
+
+
+def _remark(rng: random.Random, person: w.Person) -> str:
+    """One remark on a person of a passage, true to it."""
+    kind = rng.choice(("again", "again", "other words", "false", "unsaid", "summary", "fields"))
+    if kind == "summary" and person.job and person.city:
+        return f"In short: {person.name} is a {person.job} in {person.city}."
+    fields = [f"{key}: {getattr(person, key)}" for key in ("city", "job", "food") if getattr(person, key)]
+    if kind == "fields" and len(fields) > 1:
+        return f"Of {person.name}: {', '.join(rng.sample(fields, 2))}."
+    unsaid = [attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is None]
+    if kind == "unsaid" and unsaid:
+        return f"{_IN_OTHER_WORDS[rng.choice(unsaid)].format(person.name)} is not in the text. {UNKNOWN}"
+    said = rng.choice([attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is not None])
+    if kind == "false":
+        other = w.make_person(rng, person.name, (said,))
+        verdict = "true" if getattr(other, said) == getattr(person, said) else "false"
+        return f"It is {verdict} that {other.sentences()[0]}"
+    if kind == "other words" and said != "thing":
+        return f"{_IN_OTHER_WORDS[said].format(person.name)} is {getattr(person, said)}."
+    only = w.Person(person.name, **{said: getattr(person, said)})
+    return rng.choice(("So ", "It is true that ", "The text says: ", "")) + only.sentences()[0]
+
+
+_IN_OTHER_WORDS = {
+    "city": "The city where {} lives",
+    "job": "The job of {}",
+    "food": "The food that {} likes",
+    "pet": "The pet of {}",
+    "thing": "The thing that {} owns",
+}
 
 
 def _lists(rng: random.Random, world: World) -> str:
@@ -112,13 +130,16 @@ def _lists(rng: random.Random, world: World) -> str:
     facts = [
         f"From a to z: {', '.join(sorted(words))}.",
         f"In order from a to z the words are {', '.join(sorted(words))}.",
+        f"Sorted from a to z it is {', '.join(sorted(words))}.",
         f"Backwards: {', '.join(words[::-1])}.",
         f"The same list backwards, last word first: {', '.join(words[::-1])}.",
+        f"To write it backwards is to write {', '.join(words[::-1])}.",
         f"With {new} for {old}: {replaced}.",
         f"With {new} in place of {old} the list is {replaced}.",
+        f"Put {new} in place of {old} and it is {replaced}.",
         f"The last word is {words[-1]}.",
     ]
-    return f"{rng.choice(('A list', 'Words', 'Here is a list'))}: {said}. " + " ".join(rng.sample(facts, 3))
+    return f"{rng.choice(('A list', 'Words', 'Here is a list', 'List'))}: {said}. " + " ".join(rng.sample(facts, 4))
 
 
 def _members(rng: random.Random, world: World) -> str:
@@ -191,9 +212,9 @@ def _requests(rng: random.Random, world: World) -> str:
 _KINDS: dict[Callable[[random.Random, World], str], float] = {
     _animals: 1.2,
     _countries: 1.0,
-    _sums: 1.2,
+    _sums: 1.5,
     _opposites: 0.6,
-    _passage: 3.5,
+    _passage: 4.0,
     _lists: 3.0,
     _members: 1.0,
     _reviews: 0.8,

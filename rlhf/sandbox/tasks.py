@@ -629,6 +629,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+# How a request is wrapped: people differ in manners, and what is asked stays the same.
+_MANNERS = (("", ""), ("", ""), ("", ""), ("Hello. ", ""), ("", " Thank you."), ("Please help. ", ""), ("", " Please."))
+
 FAMILY_BY_NAME = {family.name: family for family in FAMILIES}
 TRAINING_FAMILIES = tuple(family for family in FAMILIES if family.name not in HELD_OUT_FAMILIES)
 
@@ -638,8 +641,9 @@ def make_prompt(family: Family, index: int, key: str, rng: random.Random, world:
     task = family.make(rng, world)
     split = len(family.phrasings) - HELD_OUT_PHRASINGS
     phrasing = rng.choice(family.phrasings[split:] if held_out else family.phrasings[:split])
+    before, after = rng.choice(_MANNERS)
     messages: list[Message] = []
     for user, assistant in task.history:
         messages += [Message(Role.user, user), Message(Role.assistant, assistant)]
-    messages.append(Message(Role.user, phrasing.format(**task.slots)))
+    messages.append(Message(Role.user, before + phrasing.format(**task.slots) + after))
     return Prompt(f"sandbox:{key}:{family.name}:{index}", tuple(messages), family.name, task.details)
