@@ -14,11 +14,11 @@ from rlhf.models import hidden_states, unwrap_lora
 
 # Rows and columns are rounded up to these, so a micro-batch has a multiple of 64 tokens: oneDNN builds a kernel for
 # each new shape, and without rounding nearly every shape is new.
-ROW_MULTIPLE = 4
-WIDTH_MULTIPLE = 16
-# A micro-batch is closed when its next row would be this share of padding, once it has rows enough to be worth a call.
-MAX_PADDING = 0.2
-MIN_ROWS = 8
+ROW_MULTIPLE = 8
+WIDTH_MULTIPLE = 8
+# Padding worth adding to save a forward pass: this many tokens, or this share of the micro-batch.
+PADDING_TOKENS = 64
+PADDING_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,24 @@ def sequences(
 
 
 def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> list[MicroBatch]:
-    """The rows sorted by length and cut where the token budget is spent or padding would grow too much."""
+    """The rows sorted by length and cut where the token budget is spent or padding would grow too much.
+
+    The least is ROW_MULTIPLE rows, even where those are more tokens than the budget.
+    """
     groups: list[list[int]] = []
     width = 0
-    for row in sorted(rows, key=lambda r: (-batch.lengths[r], r)):
-        length = batch.lengths[row]
+    by_length = sorted(rows, key=lambda row: (-batch.lengths[row], row))
+    for start in range(0, len(by_length), ROW_MULTIPLE):
+        block = by_length[start : start + ROW_MULTIPLE]
+        block_width = _round_up(batch.lengths[block[0]], WIDTH_MULTIPLE)
         if groups:
-            fits = width * _round_up(len(groups[-1]) + 1, ROW_MULTIPLE) <= token_budget
-            alike = length >= (1 - MAX_PADDING) * width or len(groups[-1]) < MIN_ROWS
-            if fits and alike:
-                groups[-1].append(row)
+            padding = ROW_MULTIPLE * (width - block_width)
+            cheap = padding <= max(PADDING_TOKENS, PADDING_SHARE * width * len(groups[-1]))
+            if cheap and width * (len(groups[-1]) + ROW_MULTIPLE) <= token_budget:
+                groups[-1] += block
                 continue
-        width = _round_up(length, WIDTH_MULTIPLE)
-        groups.append([row])
+        width = block_width
+        groups.append(block)
     return [_micro_batch(batch, group) for group in groups]
 
 

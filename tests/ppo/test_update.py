@@ -1,0 +1,177 @@
+"""The update's gradients are those of the minibatch, however it is cut; nothing moves on a loss that is not finite."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+from rlhf.config import OptimConfig, PPOConfig, PtxConfig, ZeroConfig
+from rlhf.engine import Engine, NonFiniteLossError
+from rlhf.ppo import update as update_module
+from rlhf.ppo.batching import sequences
+from rlhf.ppo.ema import EMA
+from rlhf.ppo.experience import Experience, Reference, Roles, make_experience
+from rlhf.ppo.update import accumulate_ptx, split_minibatches, update
+from tests.ppo.tiny import tiny_config, tiny_model
+
+N = 24
+# One micro-batch of everything, against many: plain attention keeps float32 rounding alike.
+BUDGETS = [100_000, 1]
+
+
+def build(**config: Any) -> tuple[Roles, Experience, PPOConfig]:
+    settings = PPOConfig(batch_size=N, **({"num_minibatches": 1, "epochs": 1} | config))
+    torch.manual_seed(1)
+    classifier = tiny_config("llama")
+    classifier.num_labels = 1
+    value_model = AutoModelForSequenceClassification.from_config(classifier).eval()
+    policy = tiny_model("llama")
+    roles = Roles(policy, Reference(policy), None, value_model, types.SimpleNamespace(), types.SimpleNamespace())
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(low: int, high: int) -> list[int]:
+        count = int(torch.randint(low, high, (), generator=generator))
+        return torch.randint(3, 32, (count,), generator=generator).tolist()
+
+    batch = sequences([tokens(1, 30) for _ in range(N)], [tokens(1, 10) for _ in range(N)], device="cpu", context=64)
+    scores = torch.randn(N, generator=generator)
+    experience = make_experience(
+        roles,
+        batch,
+        scores,
+        [True] * N,
+        split_minibatches(N, settings.num_minibatches, 0),
+        config=settings,
+        kl_coef=0.1,
+        temperature=1.0,
+    )
+    return roles, experience, settings
+
+
+def engines(roles: Roles, lr: float = 1e-3) -> tuple[Engine, Engine]:
+    optim = OptimConfig(lr=lr)
+    return Engine(roles.policy, optim, ZeroConfig()), Engine(roles.value_model, optim, ZeroConfig())
+
+
+def gradients(engine: Engine) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in engine.parameters if p.grad is not None])
+
+
+def test_micro_batching_changes_no_gradient() -> None:
+    roles, experience, _ = build()
+    found = []
+    for budget in BUDGETS:
+        policy, value_model = engines(roles)
+        config = PPOConfig(batch_size=N, num_minibatches=1, micro_batch_tokens=budget)
+        metrics = update_module._accumulate(policy, value_model, experience, list(range(N)), config, 1.0)
+        found.append((gradients(policy), gradients(value_model), metrics))
+        policy.clear()
+        value_model.clear()
+    (whole, whole_value, whole_metrics), (parts, parts_value, parts_metrics) = found
+    assert torch.allclose(whole, parts, atol=1e-6, rtol=1e-4)
+    assert torch.allclose(whole_value, parts_value, atol=1e-6, rtol=1e-4)
+    assert whole_metrics == pytest.approx(parts_metrics, abs=1e-5)
+
+
+def test_micro_batching_of_pretraining_text_changes_no_gradient() -> None:
+    roles, _, _ = build()
+    text = torch.randint(3, 32, (5, 8), generator=torch.Generator().manual_seed(0))
+    found = []
+    for budget in (1000, 16):
+        policy, _ = engines(roles)
+        loss = accumulate_ptx(policy, text, coef=0.5, token_budget=budget)
+        found.append((gradients(policy), loss))
+        policy.clear()
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6, rtol=1e-4)
+    logits = roles.policy(text).logits[:, :-1]
+    assert found[0][1] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten()).item(), rel=1e-5)
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-5)
+
+
+def test_both_gradients_of_ptx_are_in_one_step() -> None:
+    """The step's gradient norm is that of the sum, so it differs from either alone."""
+    text = torch.randint(3, 32, (2, 8), generator=torch.Generator().manual_seed(0))
+    norms = []
+    for pretraining in (None, text):
+        roles, experience, config = build(ptx=PtxConfig(coef=2.0))
+        policy, value_model = engines(roles)
+        metrics = update(policy, value_model, experience, config, temperature=1.0, seed=0, pretraining=pretraining)
+        norms.append(metrics["optim/grad_norm"])
+    roles, _, _ = build()
+    policy, _ = engines(roles)
+    accumulate_ptx(policy, text, coef=2.0, token_budget=1000)
+    alone = float(gradients(policy).norm())
+    assert abs(norms[1] - norms[0]) > 1e-3
+    assert abs(norms[1] - alone) > 1e-3
+
+
+@pytest.mark.parametrize("broken", ["advantages", "returns"])
+def test_a_loss_that_is_not_finite_stops_before_anything_moves(broken: str) -> None:
+    roles, experience, config = build()
+    getattr(experience, broken)[0, 0] = torch.inf
+    before = [p.clone() for m in (roles.policy, roles.value_model) for p in m.parameters()]
+    with pytest.raises(NonFiniteLossError, match=r"ppo\.optim\.lr"):
+        update(*engines(roles), experience, config, temperature=1.0, seed=0)
+    after = [p for m in (roles.policy, roles.value_model) for p in m.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_temperature_divides_the_logits_in_old_and_new_logprobs_alike() -> None:
+    roles, _, config = build()
+    batch = sequences([[5, 6]], [[7, 8]], device="cpu", context=64)
+    one, half = (
+        make_experience(
+            roles, batch, torch.zeros(1), [True], [[0]], config=config, kl_coef=0.0, temperature=temperature
+        )
+        for temperature in (1.0, 0.5)
+    )
+    logits = roles.policy(torch.tensor([[5, 6, 7]])).logits[0, 1:]
+    expected = (logits / 0.5).log_softmax(-1)[[0, 1], [7, 8]]
+    assert torch.allclose(half.old_logprobs[0], expected, atol=1e-5)
+    assert not torch.allclose(half.old_logprobs, one.old_logprobs, atol=1e-2)
+    metrics = update(*engines(roles), half, config, temperature=0.5, seed=0)
+    assert metrics["policy/ratio_max"] == 1
+
+
+def test_later_epochs_shuffle_rows_into_other_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    roles, experience, config = build(num_minibatches=2, epochs=3)
+    seen: list[list[int]] = []
+    real = update_module._accumulate
+
+    def record(*args: Any) -> dict[str, float]:
+        seen.append(list(args[3]))
+        return real(*args)
+
+    monkeypatch.setattr(update_module, "_accumulate", record)
+    update(*engines(roles), experience, config, temperature=1.0, seed=0)
+    assert seen[:2] == experience.minibatches
+    assert all(sorted(seen[i] + seen[i + 1]) == list(range(N)) for i in (0, 2, 4))
+    assert sorted(seen[0]) != sorted(seen[2]) != sorted(seen[4])
+
+
+def test_value_clip_range_zero_and_whitening_change_the_update() -> None:
+    def moved(**config: Any) -> torch.Tensor:
+        roles, experience, settings = build(epochs=4, **config)
+        update(*engines(roles, lr=1e-2), experience, settings, temperature=1.0, seed=0)
+        return torch.cat([p.detach().flatten() for m in (roles.policy, roles.value_model) for p in m.parameters()])
+
+    plain = moved()
+    for change in ({"value_clip_range": 0.0}, {"whiten_advantages": False}, {"whiten_rewards": True}):
+        assert not torch.equal(plain, moved(**change)), change
+
+
+def test_average_follows_its_formula_and_leaves_the_weights_alone() -> None:
+    model = torch.nn.Linear(2, 1)
+    start = model.weight.detach().clone()
+    average = EMA(model, decay=0.75)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    average.update()
+    with average.applied():
+        assert torch.allclose(model.weight, start + 0.25)
+    assert torch.equal(model.weight.detach(), start + 1.0)
