@@ -56,7 +56,7 @@ def test_architectures_of_the_base_models() -> None:
     for size in "sml":
         shape = config_of(f"model=sandbox-{size}").model.architecture
         shapes[size] = (shape.hidden_size, shape.layers, shape.heads, shape.intermediate_size)
-    assert shapes == {"s": (64, 3, 2, 176), "m": (128, 4, 4, 352), "l": (256, 5, 4, 640)}
+    assert shapes == {"s": (64, 3, 2, 176), "m": (128, 4, 4, 352), "l": (192, 5, 4, 512)}
 
 
 INSTRUCTGPT = {  # arXiv:2203.02155, appendix C: what all sizes share
