@@ -94,7 +94,7 @@ def test_learning_rate_rises_from_a_tenth_and_falls_to_its_floor() -> None:
 
 
 def test_what_needs_deepspeed_or_loss_scaling_is_refused() -> None:
-    with pytest.raises(UserError, match="use zero=0"):
+    with pytest.raises(UserError, match="use zero=none"):
         Engine(nn.Linear(1, 1), OptimConfig(), ZeroConfig(stage=1))
     with pytest.raises(UserError, match=r"model\.dtype=float16"):
         Engine(nn.Linear(1, 1).half(), OptimConfig(), ZeroConfig())

@@ -290,5 +290,5 @@ def test_held_out_prompts_are_scored_with_gold_and_shown(
 def test_sharding_is_refused_with_the_key_to_change(parents: Callable[[str], dict[str, Path]], tmp_path: Path) -> None:
     config = settings()
     config.zero = ZeroConfig(stage=2)
-    with pytest.raises(UserError, match="use zero=0"):
+    with pytest.raises(UserError, match="use zero=none"):
         run(config, parents("llama"), tmp_path)
