@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUILTIN_PREFIX = "builtin:"
 # Tokens that vocabularies reserve for padding without declaring them, and the next best that no sequence ends with.
 _PAD_CANDIDATES = ("<pad>", "[PAD]", "<|padding|>", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "Ā")
-_ATTENTION_NAMES = ("self_attn", "attn", "attention")
+_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 
 
 def resolve_model_path(path: str) -> str:
@@ -377,8 +377,10 @@ def hidden_states(
 ) -> Tensor:
     """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype."""
     backbone = unwrap_lora(model).base_model
-    output = backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
-    return output.last_hidden_state
+    given = {"attention_mask": attention_mask, "position_ids": position_ids}
+    # Left out when absent: Bloom, which has no positions to number, does not even take the argument.
+    named = {name: tensor for name, tensor in given.items() if tensor is not None}
+    return backbone(input_ids=input_ids, use_cache=False, **named).last_hidden_state
 
 
 def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int = 8) -> tuple[Tensor, Tensor]:

@@ -155,10 +155,10 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """TRL's on a GPU, whose kernel skips unlabelled positions; without Triton it scores them all, so ours on a CPU."""
+        """TRL's on a GPU, where it skips unlabelled positions; ours on a CPU, where it would score them all."""
         if self.args.device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self.model.training:
+        if model.training:
             ids = inputs["input_ids"]
             self._total_train_tokens += (
                 int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else ids.numel()
