@@ -48,7 +48,7 @@ def test_defaults_of_the_schema_are_the_defaults_of_conf() -> None:
     """But for the few that a group file picks; a second set of numbers in YAML would hide the documented ones."""
     ours, schema = flatten(config_of()), flatten(Config())
     differing = {key for key in schema if ours[key] != schema[key]}
-    assert differing == {"data.max_prompt_tokens", "data.max_response_tokens"}
+    assert differing == {"data.max_prompt_tokens", "data.max_response_tokens", "model.attn_implementation"}
 
 
 def test_architectures_of_the_base_models() -> None:
