@@ -78,6 +78,15 @@ def test_micro_batching_changes_no_gradient() -> None:
     assert whole_metrics == pytest.approx(parts_metrics, abs=1e-5)
 
 
+def test_losses_are_means_over_the_minibatch_s_response_tokens() -> None:
+    """At ratio 1 the policy's loss is minus the mean advantage, and the value loss half the mean squared advantage."""
+    roles, experience, config = build(whiten_advantages=False)
+    metrics = update_module._accumulate(*engines(roles), experience, list(range(N)), config, 1.0)
+    advantages = experience.advantages[experience.batch.response_mask]
+    assert metrics["policy/loss"] == pytest.approx(-float(advantages.mean()), rel=1e-4)
+    assert metrics["value/loss"] == pytest.approx(0.5 * float(advantages.square().mean()), rel=1e-4)
+
+
 def test_micro_batching_of_pretraining_text_changes_no_gradient() -> None:
     roles, _, _ = build()
     text = torch.randint(3, 32, (5, 8), generator=torch.Generator().manual_seed(0))
