@@ -65,11 +65,20 @@ def _sums(rng: random.Random, world: World) -> str:
     lines = []
     for _ in range(rng.randint(3, 6)):
         left, right = rng.randint(0, 9), rng.randint(0, 9)
-        if rng.random() < 0.7:
-            lines.append(f"{left} + {right} = {left + right}.")
-        else:
+        sign, word = ("+", "plus") if rng.random() < 0.7 else ("-", "minus")
+        if sign == "-":
             left, right = max(left, right), min(left, right)
-            lines.append(f"{left} - {right} = {left - right}.")
+        total = left + right if sign == "+" else left - right
+        lines.append(
+            rng.choice(
+                (
+                    f"{left} {sign} {right} = {total}.",
+                    f"{left} {sign} {right} is {total}.",
+                    f"How much {left} {sign} {right} is, we know: it is {total}.",
+                    f"{left} {word} {right} is {total}.",
+                )
+            )
+        )
     return " ".join(lines)
 
 
@@ -214,7 +223,7 @@ _KINDS: dict[Callable[[random.Random, World], str], float] = {
     _countries: 1.0,
     _sums: 1.5,
     _opposites: 0.6,
-    _passage: 4.0,
+    _passage: 5.0,
     _lists: 3.0,
     _members: 1.0,
     _reviews: 0.8,

@@ -105,15 +105,10 @@ def _says(text: str, phrase: str) -> bool:
 
 
 def _choice(details: Mapping[str, Any], core: Sequence[str]) -> Marks:
-    """The first sentence must name the answer and none of the other options (those in the sentence frame aside)."""
-    text = core[0] if core else ""
-    before, after = str(details["said"]).split("{}")
-    frame = before + " " + after
-    if before and before.strip() in text:  # "7 + 5 = 12.": the numbers of the problem are not answers
-        text = text.replace(before.strip(), " ", 1)
+    """The first sentence must name the answer and none of the other options."""
+    text = (core[0] if core else "").rsplit("=", 1)[-1]  # "7 + 5 = 12.": the numbers of a problem are no answers
     named = {option for option in details["options"] if _says(text, option)}
-    named -= {option for option in named if _says(frame, option) and option != details["answer"]}
-    if details["check"] == "choice" and not named:
+    if not named:
         return 0.0, HELPFUL_WHEN_NOT_ANSWERING, False
     right = named == {details["answer"]}
     return float(right), 1.0 if right else 0.4, False

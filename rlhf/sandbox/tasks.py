@@ -8,7 +8,7 @@ held out of training, and so are the families in `HELD_OUT_FAMILIES`. An instanc
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,11 @@ class Family:
     wrong: Callable[[Details, random.Random], str]  # a plausible mistake
 
 
-def _other(rng: random.Random, options: list[str] | tuple[str, ...], answer: str) -> str:
+def _other(rng: random.Random, options: Sequence[str], answer: str) -> str:
     return rng.choice([option for option in options if option != answer])
 
 
-def _choice_details(answer: str, options: list[str] | tuple[str, ...], said: str) -> Details:
+def _choice_details(answer: str, options: Sequence[str], said: str = "It is {}.") -> Details:
     """`said` is the sentence of a full answer, with {} where the choice goes."""
     return {"check": "choice", "answer": answer, "options": list(options), "said": said}
 
@@ -72,7 +72,7 @@ def _say_other_choice(details: Details, rng: random.Random) -> str:
 def _sentiment(rng: random.Random, world: World) -> Task:
     positive = rng.random() < 0.5
     label = "positive" if positive else "negative"
-    details = _choice_details(label, ("positive", "negative"), "The review is {}.")
+    details = _choice_details(label, ("positive", "negative"))
     return Task({"text": w.make_review(rng, positive)}, details)
 
 
@@ -114,8 +114,8 @@ def _attributes_of(person: w.Person) -> list[str]:
 def _extract(rng: random.Random, world: World) -> Task:
     persons, passage = w.make_passage(rng, people=2, facts_each=2)
     person = rng.choice(persons)
-    question, answer, options, said = _question_about(person, rng.choice(_attributes_of(person)))
-    return Task({"text": passage, "question": question}, _choice_details(answer, options, said))
+    question, answer, options, _ = _question_about(person, rng.choice(_attributes_of(person)))
+    return Task({"text": passage, "question": question}, _choice_details(answer, options))
 
 
 def _entail(rng: random.Random, world: World) -> Task:
@@ -131,8 +131,8 @@ def _unknown(rng: random.Random, world: World) -> Task:
     persons, passage = w.make_passage(rng, people=2, facts_each=2)
     person = rng.choice(persons)
     missing = rng.choice([attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is None])
-    question, answer, _, said = _question_about(w.make_person(rng, person.name, (missing,)), missing)
-    details = {"check": "unknown", "guess": said.format(answer)}
+    question, answer, _, _ = _question_about(w.make_person(rng, person.name, (missing,)), missing)
+    details = {"check": "unknown", "guess": f"It is {answer}."}
     return Task({"text": passage, "question": question}, details)
 
 
@@ -196,18 +196,21 @@ def _say_wrong_fields(details: Details, rng: random.Random) -> str:
 def _fact(rng: random.Random, world: World) -> Task:
     if rng.random() < 0.5:
         country = rng.choice(w.COUNTRIES)
-        details = _choice_details(world.capitals[country], w.CITIES, f"The capital of {country} is {{}}.")
-        return Task({"question": f"What is the capital of {country}?"}, details)
-    animal = rng.choice(list(w.ANIMALS))
-    sound, food, home, _ = w.ANIMALS[animal]
-    question, answer, options, said = rng.choice(
-        (
-            (f"What does a {animal} say?", sound, [a[0] for a in w.ANIMALS.values()], f"A {animal} says {{}}."),
-            (f"What does a {animal} eat?", food, [a[1] for a in w.ANIMALS.values()], f"A {animal} eats {{}}."),
-            (f"Where does a {animal} live?", home, [a[2] for a in w.ANIMALS.values()], f"A {animal} lives in {{}}."),
+        return Task(
+            {"question": f"What is the capital of {country}?"}, _choice_details(world.capitals[country], w.CITIES)
         )
-    )
-    return Task({"question": question}, _choice_details(answer, sorted(set(options)), said))
+    question, index = rng.choice(_ANIMAL_QUESTIONS)
+    animal = rng.choice(list(w.ANIMALS))
+    return Task({"question": question.format(animal)}, _animal_details(animal, index))
+
+
+_ANIMAL_QUESTIONS = (("What does a {} say?", 0), ("What does a {} eat?", 1), ("Where does a {} live?", 2))
+
+
+def _animal_details(animal: str, index: int) -> Details:
+    """`index` of the animal's facts is asked for: 0 its sound, 1 its food, 2 its home."""
+    said = "It is in {}." if index == 2 else "It is {}."
+    return _choice_details(str(w.ANIMALS[animal][index]), sorted({str(f[index]) for f in w.ANIMALS.values()}), said)
 
 
 def _opposite(rng: random.Random, world: World) -> Task:
@@ -215,7 +218,7 @@ def _opposite(rng: random.Random, world: World) -> Task:
     rng.shuffle(pair)
     word, answer = pair
     options = [option for both in w.OPPOSITES for option in both if option != word]
-    return Task({"word": word}, _choice_details(answer, options, f"The opposite of {word} is {{}}."))
+    return Task({"word": word}, _choice_details(answer, options))
 
 
 def _arithmetic(rng: random.Random, world: World) -> Task:
@@ -225,23 +228,15 @@ def _arithmetic(rng: random.Random, world: World) -> Task:
     else:
         left, right = max(left, right), min(left, right)
         problem, answer = f"{left} - {right}", left - right
-    details = _choice_details(str(answer), [str(n) for n in range(19)], problem + " = {}.")
+    details = _choice_details(str(answer), [str(n) for n in range(19)])
     return Task({"problem": problem}, details)
 
 
 def _followup(rng: random.Random, world: World) -> Task:
-    index, said, question = rng.choice(
-        (
-            (0, "A {} says {}.", "What does a {} say?"),
-            (1, "A {} eats {}.", "What does a {} eat?"),
-            (2, "A {} lives in {}.", "Where does a {} live?"),
-        )
-    )
+    question, index = rng.choice(_ANIMAL_QUESTIONS)
     first, second = rng.sample(list(w.ANIMALS), 2)
-    history = ((question.format(first), said.format(first, w.ANIMALS[first][index])),)
-    options = sorted({str(facts[index]) for facts in w.ANIMALS.values()})
-    details = _choice_details(str(w.ANIMALS[second][index]), options, said.format(second, "{}"))
-    return Task({"animal": second}, details, history)
+    history = ((question.format(first), _say_choice(_animal_details(first, index), rng)),)
+    return Task({"animal": second}, _animal_details(second, index), history)
 
 
 # -- edits of lists and strings ---------------------------------------------------------------------------------------
@@ -278,7 +273,7 @@ def _reverse(rng: random.Random, world: World) -> Task:
 
 def _last_word(rng: random.Random, world: World) -> Task:
     words = _words(rng, rng.choice((3, 4)))
-    return Task({"words": ", ".join(words)}, _choice_details(words[-1], w.WORDS_TO_EDIT, "The last word is {}."))
+    return Task({"words": ", ".join(words)}, _choice_details(words[-1], w.WORDS_TO_EDIT))
 
 
 def _replace(rng: random.Random, world: World) -> Task:
