@@ -495,12 +495,3 @@ class Config:
             f"judge.names holds gold, which only data=sandbox has; with data={self.data.source.value} use "
             "judge=reward_model.",
         )
-        _require(
-            self.stage != StageName.pretrain or self.data.source in (DataSourceName.sandbox, DataSourceName.jsonl),
-            f"stage=pretrain needs text, and data={self.data.source.value} has none; use data=sandbox or data=jsonl.",
-        )
-        _require(
-            self.ppo.ptx.coef == 0 or self.data.source in (DataSourceName.sandbox, DataSourceName.jsonl),
-            f"ppo.ptx.coef={self.ppo.ptx.coef} needs pretraining text, and data={self.data.source.value} has none; "
-            "set ppo.ptx.coef=0, or use data=sandbox or data=jsonl.",
-        )

@@ -44,9 +44,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, optim: OptimConfig, zero: ZeroConfig) -> None:
         if zero.stage > 0:
-            raise UserError(
-                f"zero.stage={zero.stage} shards over processes, this stage runs on one; use zero=none."
-            )
+            raise UserError(f"zero.stage={zero.stage} shards over processes, this stage runs on one; use zero=none.")
         self.model = model
         self.optim = optim
         self.names, self.parameters = zip(

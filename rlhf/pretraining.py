@@ -11,7 +11,13 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from rlhf.config import ArchitectureConfig
 from rlhf.errors import UserError
@@ -59,7 +65,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
 
 def build_model(
     architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, attn_implementation: str | None = None
-) -> LlamaForCausalLM:
+) -> PreTrainedModel:
     """A Llama with random weights and tied embeddings, float32. attn_implementation: None is Transformers' choice."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -73,9 +79,8 @@ def build_model(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=attn_implementation,
     )
-    return LlamaForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
 
 
 class PackedTexts(Dataset[dict[str, Tensor]]):

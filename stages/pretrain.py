@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from transformers import TrainingArguments
 
 from rlhf import trainer
@@ -54,7 +53,7 @@ def run(context: StageContext) -> dict[str, float]:
     install(pretraining, context.tracker, "pretrain", enabled=config.tracker.progress)
     trainer.train(pretraining, context)
 
-    model.to(torch.bfloat16)  # as it is shipped, half the bytes; the held-out loss is that of the rounded weights
+    model.bfloat16()  # as it is shipped, half the bytes; the held-out loss is that of the rounded weights
     held_out_loss = pretraining.evaluate()["eval_loss"]
     save_model(model, tokenizer, context.folder.model_dir)
     return {

@@ -68,7 +68,7 @@ class DataSource(Protocol):
     def prompts(self, split: Split) -> list[Prompt]: ...
 
     def texts(self, split: Split) -> list[str]:
-        """Plain documents, for pretraining and ptx. Raises UserError when the source has none."""
+        """Plain documents, for pretraining and ptx."""
         ...
 
     @property

@@ -15,7 +15,6 @@ HAVE = {
     "demonstrations": "sandbox, hh_rlhf, self_instruct, alpaca and jsonl",
     "rankings": "sandbox, hh_rlhf and jsonl",
     "prompts": "sandbox, hh_rlhf, self_instruct, alpaca and jsonl",
-    "texts": "sandbox and jsonl",
 }
 
 Record = TypeVar("Record", Demonstration, Ranking, Prompt)
@@ -71,10 +70,10 @@ class FileSource:
         return self._select("prompts", list(reversed(unique.values())), split, lambda prompt: prompt)
 
     def texts(self, split: Split) -> list[str]:
-        texts = self._records.texts
-        self._require("texts", texts)
-        chosen = [text for text in texts if held_out(text, self._fraction) == (split == Split.evaluation)]
-        return self._some("texts", chosen, split)
+        """The file's documents; where it has none, its demonstrations as plain text, a paragraph a turn."""
+        if self._records.texts:
+            return self._some("texts", [t for t in self._records.texts if self._belongs(t, split)], split)
+        return ["\n\n".join([*(m.content for m in d.prompt.messages), d.response]) for d in self.demonstrations(split)]
 
     def fingerprint(self) -> dict[str, Any]:
         rows = {name: len(records) for name, records in vars(self._records).items() if records}
@@ -84,9 +83,11 @@ class FileSource:
         self, kind: str, records: Sequence[Record], split: Split, prompt_of: Callable[[Record], Prompt]
     ) -> list[Record]:
         self._require(kind, records)
-        evaluation = split == Split.evaluation
-        chosen = [r for r in records if held_out(_conversation(prompt_of(r)), self._fraction) == evaluation]
+        chosen = [r for r in records if self._belongs(_conversation(prompt_of(r)), split)]
         return self._some(kind, chosen, split)
+
+    def _belongs(self, key: str, split: Split) -> bool:
+        return held_out(key, self._fraction) == (split == Split.evaluation)
 
     def _require(self, kind: str, records: Sequence[object]) -> None:
         if not records:

@@ -640,5 +640,8 @@ def make_prompt(family: Family, index: int, key: str, rng: random.Random, world:
     messages: list[Message] = []
     for user, assistant in task.history:
         messages += [Message(Role.user, user), Message(Role.assistant, assistant)]
-    messages.append(Message(Role.user, before + phrasing.format(**task.slots) + after))
+    request = before + phrasing.format(**task.slots)
+    if after:
+        request += after if request[-1] in ".?!" else "." + after
+    messages.append(Message(Role.user, request))
     return Prompt(f"sandbox:{key}:{family.name}:{index}", tuple(messages), family.name, task.details)

@@ -204,12 +204,13 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         load("jsonl", tmp_path / "none.jsonl")
 
 
-def test_missing_kind_says_which_data_has_it(tmp_path: Path) -> None:
+def test_missing_kind_says_which_data_has_it_and_demonstrations_serve_as_text(tmp_path: Path) -> None:
     source = load("jsonl", write(tmp_path / "own.jsonl", [{"prompt": f"{i}", "response": "b"} for i in range(9)]))
     with pytest.raises(UserError, match=r"has no rankings; data=sandbox, hh_rlhf and jsonl"):
         source.rankings(Split.train, no_sampler)
-    with pytest.raises(UserError, match=r"has no texts; data=sandbox and jsonl"):
-        source.texts(Split.train)
+    texts = source.texts(Split.train)
+    first = source.demonstrations(Split.train)[0]
+    assert texts[0] == "\n\n".join([*(m.content for m in first.prompt.messages), first.response])
 
 
 def test_empty_split_is_refused(tmp_path: Path) -> None:
