@@ -84,16 +84,18 @@ def build_model(
 
 
 class PackedTexts(Dataset[dict[str, Tensor]]):
-    """Documents, an end token after each, cut into blocks of equal length; a last, shorter block is dropped."""
+    """Documents, an end token after each, cut into blocks of equal length; a last, shorter block is dropped.
 
-    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    Raises UserError, naming `key` as the setting that holds `length`, when the text does not fill one block.
+    """
+
+    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, key: str) -> None:
         encoded = tokenizer(list(texts), add_special_tokens=False).input_ids
         ids = list(chain.from_iterable([*document, tokenizer.eos_token_id] for document in encoded))
         blocks = len(ids) // length
         if blocks == 0:
             raise UserError(
-                f"The text has {len(ids)} tokens, less than one sequence of {length}; bring more text or lower "
-                "pretrain.sequence_length."
+                f"The text has {len(ids)} tokens, less than one sequence of {length}; bring more text or lower {key}."
             )
         self.blocks = torch.tensor(list(islice(ids, blocks * length))).view(blocks, length)
 

@@ -25,8 +25,10 @@ def run(context: StageContext) -> dict[str, float]:
     config, settings = context.config, context.config.pretrain
     texts = context.data.texts(Split.train)
     tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size, config.model.architecture.context)
-    train_blocks = PackedTexts(texts, tokenizer, settings.sequence_length)
-    held_out_blocks = PackedTexts(context.data.texts(Split.evaluation), tokenizer, settings.sequence_length)
+    train_blocks, held_out_blocks = (
+        PackedTexts(documents, tokenizer, settings.sequence_length, "pretrain.sequence_length")
+        for documents in (texts, context.data.texts(Split.evaluation))
+    )
     model = build_model(config.model.architecture, tokenizer, config.model.attn_implementation)
 
     arguments = trainer.training_arguments(

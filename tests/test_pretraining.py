@@ -33,14 +33,14 @@ def test_end_and_pad_differ() -> None:
 
 
 def test_packing_puts_an_end_token_after_each_document_and_drops_only_the_tail() -> None:
-    packed = PackedTexts(TEXTS, TOKENIZER, length=32)
+    packed = PackedTexts(TEXTS, TOKENIZER, length=32, key="pretrain.sequence_length")
     ids = [i for text in TEXTS for i in [*TOKENIZER(text).input_ids, TOKENIZER.eos_token_id]]
     assert packed.blocks.flatten().tolist() == ids[: len(ids) // 32 * 32]
 
 
 def test_too_little_text_is_refused() -> None:
-    with pytest.raises(UserError, match=r"pretrain\.sequence_length"):
-        PackedTexts(["short"], TOKENIZER, length=64)
+    with pytest.raises(UserError, match=r"lower ppo\.ptx\.sequence_length"):
+        PackedTexts(["short"], TOKENIZER, length=64, key="ppo.ptx.sequence_length")
 
 
 def test_a_vocabulary_below_the_bytes_is_refused() -> None:

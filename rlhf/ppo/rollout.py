@@ -94,6 +94,8 @@ def sampler(
     tokenizer: PreTrainedTokenizerBase,
     config: RolloutConfig,
     seed: int,
+    *,
+    show_progress: bool = True,
 ) -> Sampler:
     """A `records.Sampler`: texts of `counts[i]` responses to `prompts[i]`, the same for the same prompts and seed."""
 
@@ -108,7 +110,7 @@ def sampler(
             pad_token_id=tokenizer.pad_token_id,
             config=config,
             generator_seed=int.from_bytes(asked.digest()[:7], "big"),
-            progress="Sampling completions",
+            progress="reward: sampling completions" if show_progress else None,
         )
         texts = iter([template.decode(response) for response in rollout.response_ids])
         return [[next(texts) for _ in range(count)] for count in counts]

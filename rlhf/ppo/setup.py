@@ -111,5 +111,5 @@ def load_pretraining(context: StageContext, roles: Roles) -> PretrainingText | N
     limit = context_of(roles.policy.config)
     if limit is not None and length > limit:
         raise UserError(f"ppo.ptx.sequence_length={length} is over the model's context of {limit}; lower it.")
-    blocks = PackedTexts(context.data.texts(Split.train), roles.tokenizer, length).blocks
+    blocks = PackedTexts(context.data.texts(Split.train), roles.tokenizer, length, "ppo.ptx.sequence_length").blocks
     return PretrainingText(blocks.to(roles.device), config)

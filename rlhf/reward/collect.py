@@ -45,7 +45,14 @@ class _PolicySampler:
         config = self._context.config
         policy: Any = models.load_causal_lm(str(self._context.parents["policy"]), config.model)
         policy.to(pick_device(config.launch))
-        sample = sampler(policy, self._template, self._template.tokenizer, config.rollout, config.seed)
+        sample = sampler(
+            policy,
+            self._template,
+            self._template.tokenizer,
+            config.rollout,
+            config.seed,
+            show_progress=config.tracker.progress,
+        )
         return sample(prompts, counts)
 
 
