@@ -76,6 +76,14 @@ def normalise(word: str) -> str:
     return f"{key}={value}"
 
 
+def with_model_group(words: Sequence[str]) -> list[str]:
+    """Adds `model=custom` where a model is named by its path alone: the default group's settings are the sandbox's."""
+    values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    path = values.get("model.path", "builtin:").strip("'\"")
+    by_path = "model" not in values and "recipe" not in values and not path.startswith("builtin:")
+    return [*words, "model=custom"] if by_path else list(words)
+
+
 def expand(arguments: argparse.Namespace) -> list[Job]:
     """Every job the command line asks for, composed and checked.
 

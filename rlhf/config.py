@@ -146,8 +146,8 @@ class SandboxConfig:
     """How much the built-in world writes. Everything is a function of these numbers and `seed`."""
 
     world_seed: int = 0  # facts, templates, splits; kept apart from `seed` so that seeds share one world
-    demonstrations: int = 4000
-    ranking_prompts: int = 1200
+    demonstrations: int = 8000
+    ranking_prompts: int = 3000
     prompts: int = 8000  # for PPO
     evaluation_prompts: int = 400
     pretraining_documents: int = 100000
@@ -201,7 +201,7 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    lr: float = 1e-3
+    lr: float = 1e-5  # for models of about 10^8 to 10^9 weights; conf/model/sandbox-*.yaml pick theirs
     min_lr_ratio: float = 0.1  # the cosine ends at this share of lr; 1 keeps lr constant
     warmup_ratio: float = 0.0  # share of all steps over which lr rises from 0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
@@ -246,7 +246,7 @@ class SFTConfig:
     base: str | None = None  # model to start from; None: this run's pretrain stage when it has one, else model.path
     epochs: int = 2
     batch_size: int = 32  # sequences a step
-    micro_batch_size_per_device: int = 32
+    micro_batch_size_per_device: int = 8
     residual_dropout: float = 0.0  # on what attention and MLP add to the residual stream; InstructGPT 0.2
     packing: bool = False
     pretraining_fraction: float = 0.0  # share of rows that are pretraining text (InstructGPT's PPO initialisation: 0.1)
@@ -282,8 +282,8 @@ class RewardConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     policy: str | None = None  # SFT model that initialises it and writes the completions; None: this run's SFT
     epochs: int = 1
-    batch_size: int = 16  # prompts a step, each with its K completions
-    micro_batch_size_per_device: int = 16  # prompts
+    batch_size: int = 64  # prompts a step, each with its K completions
+    micro_batch_size_per_device: int = 4  # prompts
     margin: bool = False  # subtract a row's stated margin from the score difference (Llama 2, arXiv:2307.09288, eq. 2)
     evaluate_every: int = 0  # steps; 0: once an epoch
 
@@ -330,8 +330,8 @@ class PtxConfig:
 
 @dataclass
 class PPOConfig:
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-4, min_lr_ratio=1.0))
-    value_optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-4, min_lr_ratio=1.0))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-6, min_lr_ratio=1.0))
+    value_optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5, min_lr_ratio=1.0))
     policy: str | None = None  # where the policy starts and what its KL is measured against; None: this run's SFT
     reward_model: str | None = None  # None: this run's
     value_model: str | None = None  # what the value model starts from; None: the reward model

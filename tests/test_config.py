@@ -41,14 +41,24 @@ def test_every_file_in_conf_composes(group: str, option: str) -> None:
     words = [f"{group}={option}"]
     if group == "data" and option != "sandbox":
         words.append("data.path=rows.jsonl")
+    if option == "custom":
+        words.append("model.path=some/folder")
     assert isinstance(config_of(*words), Config)
 
 
 def test_defaults_of_the_schema_are_the_defaults_of_conf() -> None:
     """But for the few that a group file picks; a second set of numbers in YAML would hide the documented ones."""
-    ours, schema = flatten(config_of()), flatten(Config())
+    ours, schema = flatten(config_of("model=custom", "model.path=x")), flatten(Config())
     differing = {key for key in schema if ours[key] != schema[key]}
-    assert differing == {"data.max_prompt_tokens", "data.max_response_tokens", "model.attn_implementation"}
+    assert differing == {"data.max_prompt_tokens", "data.max_response_tokens", "model.path"}
+
+
+def test_a_model_named_by_its_path_does_not_get_the_sandbox_models_learning_rates() -> None:
+    assert compose.with_model_group(["stage=sft", "model.path=/some/folder"])[-1] == "model=custom"
+    assert compose.with_model_group(["model.path=x", "model=gpt2"]) == ["model.path=x", "model=gpt2"]
+    assert compose.with_model_group(["model.path=builtin:sandbox-s"]) == ["model.path=builtin:sandbox-s"]
+    words = compose.with_model_group(["model.path=/some/folder"])
+    assert config_of(*words).sft.optim.lr < 1e-4 < config_of().sft.optim.lr
 
 
 def test_architectures_of_the_base_models() -> None:
