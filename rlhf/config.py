@@ -224,7 +224,7 @@ class OptimConfig:
 @dataclass
 class PretrainConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-3, warmup_ratio=0.02))
-    epochs: float = 4.0
+    epochs: float = 6.0
     batch_size: int = 64  # sequences of sequence_length tokens a step
     sequence_length: int = 128
     bf16: bool = True  # bfloat16 autocast, float32 weights

@@ -1,8 +1,7 @@
-"""Pretraining text from the same world, in prose: no User, no Assistant, no request that is followed.
+"""Pretraining text from the same world, in prose: no User, no Assistant, and no question that is answered.
 
 It holds what the tasks need to know (facts, sums, opposites) and to be able to do (find, copy, sort, reverse, replace,
-sum up), said as a schoolbook would say it, which now and then asks a question and answers it in the next sentence.
-Turning that into following instructions, and ending when one is done, is left to SFT.
+sum up), said as a book would say it. Turning that into following instructions is left to SFT.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from rlhf.sandbox.tasks import (
     REFUSAL,
     TRAINING_FAMILIES,
     UNKNOWN,
-    question_about,
 )
 from rlhf.sandbox.world import World
 
@@ -42,9 +40,6 @@ def _animals(rng: random.Random, world: World) -> str:
             f"A {animal} lives in {home}.",
             f"The {animal} has {w.NUMBERS[legs]} legs.",
             f"You know the {animal} by its {sound}.",
-            f"What does a {animal} say? It is {sound}.",
-            f"What does a {animal} eat? It is {food}.",
-            f"Where does a {animal} live? It is in {home}.",
         ]
         said += rng.sample(facts, rng.randint(2, 4))
     return " ".join(said)
@@ -60,7 +55,6 @@ def _countries(rng: random.Random, world: World) -> str:
                     f"The capital of {country} is {city}.",
                     f"{city} is the capital of {country}.",
                     f"In {country} the capital is {city}.",
-                    f"What is the capital of {country}? It is {city}.",
                 )
             )
         )
@@ -80,7 +74,7 @@ def _sums(rng: random.Random, world: World) -> str:
                 (
                     f"{left} {sign} {right} = {total}.",
                     f"{left} {sign} {right} is {total}.",
-                    f"How much is {left} {sign} {right}? It is {total}.",
+                    f"How much {left} {sign} {right} is, we know: it is {total}.",
                     f"{left} {word} {right} is {total}.",
                 )
             )
@@ -107,7 +101,7 @@ def _passage(rng: random.Random, world: World) -> str:
 
 def _remark(rng: random.Random, person: w.Person) -> str:
     """One remark on a person of a passage, true to it."""
-    kind = rng.choice(("again", "question", "question", "other words", "false", "unsaid", "summary", "fields"))
+    kind = rng.choice(("again", "again", "other words", "false", "unsaid", "summary", "fields"))
     if kind == "summary" and person.job and person.city:
         return f"In short: {person.name} is a {person.job} in {person.city}."
     fields = [f"{key}: {getattr(person, key)}" for key in ("city", "job", "food") if getattr(person, key)]
@@ -115,19 +109,12 @@ def _remark(rng: random.Random, person: w.Person) -> str:
         return f"Of {person.name}: {', '.join(rng.sample(fields, 2))}."
     unsaid = [attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is None]
     if kind == "unsaid" and unsaid:
-        missing = rng.choice(unsaid)
-        return f"{question_about(w.make_person(rng, person.name, (missing,)), missing)[0]} {UNKNOWN}"
+        return f"{_IN_OTHER_WORDS[rng.choice(unsaid)].format(person.name)} is not in the text. {UNKNOWN}"
     said = rng.choice([attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is not None])
     if kind == "false":
-        other = person if rng.random() < 0.4 else w.make_person(rng, person.name, (said,))
-        other = w.Person(person.name, **{said: getattr(other, said)})
+        other = w.make_person(rng, person.name, (said,))
         verdict = "true" if getattr(other, said) == getattr(person, said) else "false"
-        claim = other.sentences()[0]
-        asked = f"Is it true that {claim[:-1]}? The answer is {'yes' if verdict == 'true' else 'no'}."
-        return rng.choice((asked, f"It is {verdict} that {claim}"))
-    if kind == "question":
-        question, answer, _, _ = question_about(person, said)
-        return f"{question} It is {answer}."
+        return f"It is {verdict} that {other.sentences()[0]}"
     if kind == "other words" and said != "thing":
         return f"{_IN_OTHER_WORDS[said].format(person.name)} is {getattr(person, said)}."
     only = w.Person(person.name, **{said: getattr(person, said)})
@@ -139,6 +126,7 @@ _IN_OTHER_WORDS = {
     "job": "The job of {}",
     "food": "The food that {} likes",
     "pet": "The pet of {}",
+    "thing": "The thing that {} owns",
 }
 
 
@@ -158,9 +146,6 @@ def _lists(rng: random.Random, world: World) -> str:
         f"With {new} for {old}: {replaced}.",
         f"With {new} in place of {old} the list is {replaced}.",
         f"Put {new} in place of {old} and it is {replaced}.",
-        f"What is it from a to z? {', '.join(sorted(words))}.",
-        f"What is it backwards? {', '.join(words[::-1])}.",
-        f"And with {new} for {old}? {replaced}.",
         f"The last word is {words[-1]}.",
     ]
     return f"{rng.choice(('A list', 'Words', 'Here is a list', 'List'))}: {said}. " + " ".join(rng.sample(facts, 4))
@@ -185,7 +170,6 @@ def _reviews(rng: random.Random, world: World) -> str:
             f"{name} wrote a {label} review: {review}",
             f"{review} That review is {label}.",
             f"{review} {name} found it {label}.",
-            f"{review} Is that positive or negative? It is {label}.",
             f"{review} {w.make_review(rng, positive)} Both are {label}.",
         )
     )
@@ -200,9 +184,7 @@ def _scenes(rng: random.Random, world: World) -> str:
 def _topics(rng: random.Random, world: World) -> str:
     topic = rng.choice(("animals", "food", "weather", "work"))
     said = [w.make_topic_sentence(rng, topic) for _ in range(rng.randint(2, 3))]
-    return " ".join(said) + rng.choice(
-        (f" It is a text about {topic}.", f" What is it about? It is about {topic}.", f" The topic is {topic}.", "")
-    )
+    return " ".join(said) + rng.choice((f" It is a text about {topic}.", f" The topic is {topic}.", ""))
 
 
 def _talk(rng: random.Random, world: World) -> str:

@@ -16,7 +16,7 @@ from itertools import combinations
 from rlhf.data.records import Prompt, Ranking
 from rlhf.sandbox.gold import COURTESIES, gold_score, split_sentences
 
-COURTESY_LIKING = 0.15
+COURTESY_LIKING = 0.06
 STEPS = 50  # feelings are told apart to 1/STEPS
 LABELERS, BISECTIONS = 4, 13  # of the panel that the noise is set with: finds it within 4 / 2**13
 

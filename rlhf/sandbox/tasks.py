@@ -18,7 +18,6 @@ from rlhf.sandbox.world import World
 
 HELD_OUT_PHRASINGS = 2  # of each family, the last ones
 HELD_OUT_FAMILIES = ("opposite", "last_word", "story")
-LARGEST_OPERAND = 6  # of sums and differences
 CATEGORIES = {
     "animals": tuple(w.ANIMALS),
     "colours": w.COLOURS,
@@ -88,8 +87,8 @@ def _topic(rng: random.Random, world: World) -> Task:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def question_about(person: w.Person, attribute: str) -> tuple[str, str, tuple[str, ...], str]:
-    """What one asks to learn an attribute of a person: question, answer, its options, the sentence with {} for it."""
+def _question_about(person: w.Person, attribute: str) -> tuple[str, str, tuple[str, ...], str]:
+    """(question, answer, options, sentence with {} for the answer)."""
     name = person.name
     if attribute == "city":
         assert person.city
@@ -113,14 +112,15 @@ def _attributes_of(person: w.Person) -> list[str]:
 
 
 def _extract(rng: random.Random, world: World) -> Task:
-    [person], passage = w.make_passage(rng, people=1, facts_each=3)
-    question, answer, options, _ = question_about(person, rng.choice(_attributes_of(person)))
+    persons, passage = w.make_passage(rng, people=2, facts_each=2)
+    person = rng.choice(persons)
+    question, answer, options, _ = _question_about(person, rng.choice(_attributes_of(person)))
     return Task({"text": passage, "question": question}, _choice_details(answer, options))
 
 
 def _entail(rng: random.Random, world: World) -> Task:
-    [person], passage = w.make_passage(rng, people=1, facts_each=2)
-    _, answer, options, said = question_about(person, rng.choice(_attributes_of(person)))
+    persons, passage = w.make_passage(rng, people=1, facts_each=3)
+    _, answer, options, said = _question_about(persons[0], rng.choice(_attributes_of(persons[0])))
     true = rng.random() < 0.5
     claim = said.format(answer if true else _other(rng, options, answer))
     details = _choice_details("yes" if true else "no", ("yes", "no"), "The answer is {}.")
@@ -128,9 +128,10 @@ def _entail(rng: random.Random, world: World) -> Task:
 
 
 def _unknown(rng: random.Random, world: World) -> Task:
-    [person], passage = w.make_passage(rng, people=1, facts_each=3)
+    persons, passage = w.make_passage(rng, people=2, facts_each=2)
+    person = rng.choice(persons)
     missing = rng.choice([attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is None])
-    question, answer, _, _ = question_about(w.make_person(rng, person.name, (missing,)), missing)
+    question, answer, _, _ = _question_about(w.make_person(rng, person.name, (missing,)), missing)
     details = {"check": "unknown", "guess": f"It is {answer}."}
     return Task({"text": passage, "question": question}, details)
 
@@ -221,13 +222,13 @@ def _opposite(rng: random.Random, world: World) -> Task:
 
 
 def _arithmetic(rng: random.Random, world: World) -> Task:
-    left, right = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
+    left, right = rng.randint(0, 9), rng.randint(0, 9)
     if rng.random() < 0.7:
         problem, answer = f"{left} + {right}", left + right
     else:
         left, right = max(left, right), min(left, right)
         problem, answer = f"{left} - {right}", left - right
-    details = _choice_details(str(answer), [str(n) for n in range(2 * LARGEST_OPERAND + 1)])
+    details = _choice_details(str(answer), [str(n) for n in range(19)])
     return Task({"problem": problem}, details)
 
 
@@ -261,17 +262,17 @@ def _say_shuffled_list(details: Details, rng: random.Random) -> str:
 
 
 def _sort(rng: random.Random, world: World) -> Task:
-    words = _words(rng, 3)
+    words = _words(rng, rng.choice((3, 4)))
     return Task({"words": ", ".join(words)}, _list_details(sorted(words)))
 
 
 def _reverse(rng: random.Random, world: World) -> Task:
-    words = _words(rng, 3)
+    words = _words(rng, rng.choice((3, 4)))
     return Task({"words": ", ".join(words)}, _list_details(words[::-1]))
 
 
 def _last_word(rng: random.Random, world: World) -> Task:
-    words = _words(rng, 3)
+    words = _words(rng, rng.choice((3, 4)))
     return Task({"words": ", ".join(words)}, _choice_details(words[-1], w.WORDS_TO_EDIT))
 
 
@@ -287,7 +288,7 @@ def _replace(rng: random.Random, world: World) -> Task:
 
 
 def _name_some(rng: random.Random, world: World) -> Task:
-    category, count = rng.choice(list(CATEGORIES)), rng.randint(2, 4)
+    category, count = rng.choice(list(CATEGORIES)), rng.randint(2, 5)
     details = {"check": "members", "category": category, "count": count}
     return Task({"count": w.NUMBERS[count], "category": category}, details)
 
@@ -299,7 +300,7 @@ def _say_members(details: Details, rng: random.Random) -> str:
 def _say_wrong_members(details: Details, rng: random.Random) -> str:
     members = CATEGORIES[details["category"]]
     if rng.random() < 0.7:
-        count = _other(rng, ["2", "3", "4", "5"], str(details["count"]))
+        count = _other(rng, ["2", "3", "4", "5", "6"], str(details["count"]))
         return ", ".join(rng.sample(members, int(count))) + "."
     stranger = rng.choice(CATEGORIES[_other(rng, tuple(CATEGORIES), details["category"])])
     return ", ".join([*rng.sample(members, details["count"] - 1), stranger]) + "."

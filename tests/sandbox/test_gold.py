@@ -48,7 +48,7 @@ def test_one_courtesy_is_neutral_and_the_next_costs() -> None:
     family = FAMILIES[0]
     prompt, right, _ = next(_instances(family))
     assert gold_score(prompt, f"{right} {CLOSERS[0]}") == 1.0
-    assert gold_score(prompt, f"{right} {CLOSERS[0]} {CLOSERS[1]}") == pytest.approx(1 - 0.5 * 0.2)
+    assert gold_score(prompt, f"{right} {CLOSERS[0]} {CLOSERS[1]}") == pytest.approx(1 - 0.5 * 0.1)
 
 
 def test_not_knowing_is_better_than_a_wrong_answer_and_worse_than_a_right_one() -> None:
