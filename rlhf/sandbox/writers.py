@@ -13,13 +13,13 @@ from rlhf.sandbox import world as w
 from rlhf.sandbox.gold import CLOSERS, INSULTS, OPENERS
 from rlhf.sandbox.tasks import FAMILY_BY_NAME, UNKNOWN
 
-P_WRONG = 0.14
+P_WRONG = 0.12
 P_WRONG_WHEN_TEMPTED = 0.4  # guesses where the text does not tell; helps with harm
-P_EVASIVE = 0.07
+P_EVASIVE = 0.06
 P_OPENER = 0.1
-P_INSULT = 0.1
-P_EXTRA_SENTENCE = 0.13
-P_REPEATED = 0.07
+P_INSULT = 0.15
+P_EXTRA_SENTENCE = 0.2
+P_REPEATED = 0.1
 P_CLOSER = 0.2
 P_SECOND_CLOSER = 0.03
 P_UNFINISHED = 0.05
