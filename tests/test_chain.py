@@ -1,0 +1,57 @@
+"""The whole chain from the command line, on the base models that ship, shrunk to seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rlhf(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlhf", "debug=tiny", "launch.device=cpu", "launch.threads=1", *words]
+    result = subprocess.run(
+        [*command, f"run.root={root}", "tracker.progress=false"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def test_one_command_runs_the_chain_and_the_second_time_skips_it(tmp_path: Path) -> None:
+    first = rlhf(tmp_path, "model=sandbox-m")
+    run = tmp_path / "demo"
+    report = json.loads((run / "compare" / "report.json").read_text())
+    assert {"base", "sft", "ppo"} <= set(report["candidates"])
+    for candidate in report["candidates"].values():
+        low, high = candidate["win_rate_ci"]
+        assert 0 <= low <= candidate["win_rate"] <= high <= 1
+        assert {"gold_score", "kl", "mean_tokens"} <= set(candidate)
+    html = (run / "compare" / "report.html").read_text()
+    assert "<svg" in html
+    assert "src=" not in html.replace('src="data:', "")  # self-contained: nothing is fetched
+    assert "report.html" in first.stdout
+    for stage in ("sft", "reward", "ppo"):
+        assert json.loads((run / stage / "manifest.json").read_text())["status"] == "complete"
+        assert (run / stage / "model" / "model.safetensors").is_file()
+    assert (run / "ppo" / "value_model" / "model.safetensors").is_file()
+
+    before = (run / "ppo" / "model" / "model.safetensors").stat().st_mtime_ns
+    again = rlhf(tmp_path, "model=sandbox-m")
+    assert again.stdout.count("finished already") == 4
+    assert (run / "ppo" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_sweep_shares_its_parents_and_shows_its_jobs_side_by_side(tmp_path: Path) -> None:
+    rlhf(tmp_path, "model=sandbox-m", "stage=sft")
+    rlhf(tmp_path, "model=sandbox-m", "stage=reward")
+    rlhf(tmp_path, "model=sandbox-m", "-m", "stage=ppo", "ppo.kl.coef=0,0.5")
+    run = tmp_path / "demo"
+    assert not (run / "sweep" / "ppo.kl.coef=0" / "sft").exists()
+    report = json.loads((run / "compare-sweep" / "report.json").read_text())
+    assert {"ppo[ppo.kl.coef=0]", "ppo[ppo.kl.coef=0.5]"} <= set(report["candidates"])
