@@ -133,7 +133,7 @@ class ArchitectureConfig:
 @dataclass
 class ModelConfig:
     path: str = "builtin:sandbox-m"  # hub id, local folder, or builtin:sandbox-{s,m,l}
-    dtype: DType = DType.float32  # of the weights while training; log-probs and losses are float32 whatever it is
+    dtype: DType = DType.float32  # to compute and save in; trained weights, log-probs and losses stay float32
     attn_implementation: str | None = None  # Transformers' name (eager, sdpa, flash_attention_2); None: its choice
     trust_remote_code: bool = False  # runs Python that ships with the model; off unless you know the author
     gradient_checkpointing: bool = False
