@@ -155,8 +155,9 @@ def statement(report: Mapping[str, Any]) -> str:
     others = [name for name in ordered(report) if name != baseline]
     if not others:
         return f"There is only {baseline}, so nothing is compared."
-    # The last stage of the chain is what a reader asks about first.
-    lead = "ppo" if "ppo" in others else others[-1]
+    # The last stage of the chain is what a reader asks about first; in a sweep, the job that does best.
+    trained = [name for name in others if name != "base"] or others
+    lead = "ppo" if "ppo" in others else max(trained, key=lambda name: report["candidates"][name]["win_rate"])
     rest = [name for name in others if name != lead]
     named = [lead, *(name for name in rest if name == "base" or len(rest) <= 2)]
     clauses = [_clause(report, name) for name in named]

@@ -115,3 +115,10 @@ def test_many_candidates_are_summed_up_by_the_best_of_them() -> None:
     said = compare(base=BASE, sft=SFT, ppo=PPO, a=BASE, b=better, c=BASE)["statement"]
     assert "of the 3 others b does best" in said
     assert said.count("beats") == 3
+
+
+def test_a_sweep_is_led_by_the_job_that_does_best() -> None:
+    better = answers([0.9] * 40, [0.0] * 40)
+    jobs = {"ppo[ppo.kl.coef=0]": BASE, "ppo[ppo.kl.coef=0.2]": better, "ppo[ppo.kl.coef=0.8]": PPO}
+    said = compare(base=BASE, sft=SFT, **jobs)["statement"]
+    assert "held-out prompts, ppo[ppo.kl.coef=0.2] beats sft" in said
