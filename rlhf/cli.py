@@ -111,6 +111,7 @@ def _main(words: list[str]) -> int:
     from rlhf import compose
 
     words = compose.with_model_group([word if word.startswith("-") else compose.normalise(word) for word in words])
+    words.sort(key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants it before the settings
     arguments = _parse(words)
     asks = (arguments.cfg, arguments.info, arguments.hydra_help, arguments.shell_completion)
     if any(ask not in (None, False) for ask in asks):
