@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-.PHONY: demo test test-all lint base-models clean
+.PHONY: demo test test-slow lint base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -15,8 +15,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(SUITE) -m "not slow"
 
-test-all: $(STAMP)
-	$(SUITE) -m "slow or not slow"
+test-slow: $(STAMP)
+	$(SUITE) -m slow
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
