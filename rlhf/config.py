@@ -57,6 +57,17 @@ class SelectBy(Enum):
     last = "last"
 
 
+class KLEstimator(Enum):
+    k1 = "k1"  # log policy - log reference
+    k2 = "k2"  # half its square
+    k3 = "k3"  # r - 1 - log r, r = reference / policy
+
+
+class KLPlacement(Enum):
+    reward = "reward"  # taken from the reward of each token, as InstructGPT
+    loss = "loss"  # a term of the policy's loss, as GRPO
+
+
 class JudgeName(Enum):
     gold = "gold"  # the sandbox's own rubric
     reward_model = "reward_model"
@@ -304,6 +315,8 @@ class RewardConfig:
 @dataclass
 class KLConfig:
     coef: float = 0.05  # weight of the penalty, reward per nat; 0 trains without one and still measures KL
+    estimator: KLEstimator = KLEstimator.k1  # of the penalty; objective/kl is k1 whatever this is
+    placement: KLPlacement = KLPlacement.reward  # in the reward, where only k1 has the KL's gradient, or in the loss
     target: float | None = None  # nats a response to steer to by changing coef (arXiv:1909.08593); None keeps it fixed
     horizon: int = 10000  # episodes over which the controller closes the gap
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import PPOConfig, RolloutConfig
+from rlhf.config import KLPlacement, PPOConfig, RolloutConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
@@ -90,6 +90,7 @@ class Experience:
     advantages: Tensor  # (batch, response) whitened if asked
     returns: Tensor  # (batch, response) advantages before whitening, plus values
     entropy: Tensor  # (batch, response) of the policy, nats
+    kl_coef: float  # the KL penalty's weight, reward per nat
 
     def metrics(self) -> dict[str, float]:
         mask = self.batch.response_mask
@@ -194,14 +195,31 @@ def make_experience(
         missing_eos_score=config.missing_eos_score,
     )
     mask = batch.response_mask
-    rewards = token_rewards(adjusted, old_logprobs, ref_logprobs, mask, kl_coef=kl_coef)
+    rewards = token_rewards(
+        adjusted,
+        old_logprobs,
+        ref_logprobs,
+        mask,
+        kl_coef=kl_coef if config.kl.placement == KLPlacement.reward else 0.0,
+        estimator=config.kl.estimator.value,
+    )
     learned = whiten(rewards, mask, shift_mean=False) if config.whiten_rewards else rewards
     advantages = gae(learned, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda)
     returns = (advantages + values).where(mask, 0.0)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Experience(
-        batch, minibatches, scores, old_logprobs, ref_logprobs, values, rewards, advantages, returns, entropies
+        batch=batch,
+        minibatches=minibatches,
+        scores=scores,
+        old_logprobs=old_logprobs,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        rewards=rewards,
+        advantages=advantages,
+        returns=returns,
+        entropy=entropies,
+        kl_coef=kl_coef,
     )
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf.config import PPOConfig
+from rlhf.config import KLPlacement, PPOConfig
 from rlhf.engine import Engine, NonFiniteLossError
-from rlhf.ppo.batching import micro_batches, response_logits, response_values
+from rlhf.ppo.batching import MicroBatch, micro_batches, response_logits, response_values
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Experience
 from rlhf.ppo.order import permutation, seed_for
 from rlhf.rl.kl import k3
 from rlhf.rl.logprobs import token_logprobs
-from rlhf.rl.losses import policy_loss, value_loss
+from rlhf.rl.losses import kl_loss, policy_loss, value_loss
 
 
 def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:
@@ -85,37 +85,64 @@ def _accumulate(
     sums: dict[str, Tensor] = {}
     ratio_max = 0.0
     for micro in micro_batches(batch, rows, config.micro_batch_tokens):
-        old_logprobs = micro.select(experience.old_logprobs)
-        everything = torch.ones_like(old_logprobs, dtype=torch.bool)
-        logprobs = token_logprobs(response_logits(policy.model, micro), micro.response_ids, temperature=temperature)
-        advantages = micro.select(experience.advantages)
-        loss, clipfrac = policy_loss(
-            logprobs, old_logprobs, advantages, everything, clip_range=config.clip_range, count=count
-        )
-        policy.backward(loss)
-
-        values = response_values(value_model.model, micro)
-        loss_of_values, value_clipfrac = value_loss(
-            values,
-            micro.select(experience.values),
-            micro.select(experience.returns),
-            everything,
-            clip_range=config.value_clip_range,
-            count=count,
-        )
-        value_model.backward(loss_of_values)
-
-        now = logprobs.detach()
-        ratio_max = max(ratio_max, float((now - old_logprobs).max().exp()))
-        parts = {
-            "policy/loss": loss.detach(),
-            "policy/clipfrac": clipfrac,
-            "policy/approx_kl": k3(old_logprobs, now).sum() / count,
-            "value/loss": loss_of_values.detach(),
-            "value/clipfrac": value_clipfrac,
-        }
+        parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count)
+        ratio_max = max(ratio_max, largest)
+        parts |= _accumulate_value(value_model, experience, micro, config, count)
         sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
     return {name: float(total) for name, total in sums.items()} | {"policy/ratio_max": ratio_max}
+
+
+def _accumulate_policy(
+    policy: Engine, experience: Experience, micro: MicroBatch, config: PPOConfig, temperature: float, count: int
+) -> tuple[dict[str, Tensor], float]:
+    """Add a micro-batch's gradients to the policy's; its share of the minibatch's metrics, and its largest ratio."""
+    old_logprobs = micro.select(experience.old_logprobs)
+    everything = torch.ones_like(old_logprobs, dtype=torch.bool)
+    logprobs = token_logprobs(response_logits(policy.model, micro), micro.response_ids, temperature=temperature)
+    loss, clipfrac = policy_loss(
+        logprobs,
+        old_logprobs,
+        micro.select(experience.advantages),
+        everything,
+        clip_range=config.clip_range,
+        count=count,
+    )
+    now = logprobs.detach()
+    parts = {
+        "policy/loss": loss.detach(),
+        "policy/clipfrac": clipfrac,
+        "policy/approx_kl": k3(old_logprobs, now).sum() / count,
+    }
+    if config.kl.placement == KLPlacement.loss:
+        kl = kl_loss(
+            logprobs,
+            old_logprobs,
+            micro.select(experience.ref_logprobs),
+            everything,
+            estimator=config.kl.estimator.value,
+            count=count,
+        )
+        parts["policy/kl_loss"] = kl.detach()
+        loss = loss + experience.kl_coef * kl
+    policy.backward(loss)
+    return parts, float((now - old_logprobs).max().exp())
+
+
+def _accumulate_value(
+    value_model: Engine, experience: Experience, micro: MicroBatch, config: PPOConfig, count: int
+) -> dict[str, Tensor]:
+    """Add a micro-batch's gradients to the value model's; its share of the minibatch's metrics."""
+    values = response_values(value_model.model, micro)
+    loss, clipfrac = value_loss(
+        values,
+        micro.select(experience.values),
+        micro.select(experience.returns),
+        torch.ones_like(values, dtype=torch.bool),
+        clip_range=config.value_clip_range,
+        count=count,
+    )
+    value_model.backward(loss)
+    return {"value/loss": loss.detach(), "value/clipfrac": clipfrac}
 
 
 def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: int) -> float:
@@ -134,7 +161,7 @@ def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: i
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:
-    for name in ("policy/loss", "value/loss", "policy/ptx_loss"):
+    for name in ("policy/loss", "policy/kl_loss", "value/loss", "policy/ptx_loss"):
         value = metrics.get(name, 0.0)
         if not math.isfinite(value):
             raise NonFiniteLossError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +16,14 @@ def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return logprobs - ref_logprobs
 
 
+def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Half the squared log-ratio at each token: biased for KL(policy || reference), never negative, in nats.
+
+    Any one shape, float32. Schulman, "Approximating KL divergence" (2020), estimator k2.
+    """
+    return 0.5 * (logprobs - ref_logprobs).square()
+
+
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """r - 1 - log r with r = reference / policy at each token: unbiased, never negative, less variance, in nats.
 
@@ -22,6 +31,9 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """
     log_ratio = ref_logprobs - logprobs
     return log_ratio.expm1() - log_ratio
+
+
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 
 
 def masked_sums(per_token: Tensor, mask: Tensor) -> Tensor:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rlhf.rl.kl import ESTIMATORS
 
-def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None) -> Tensor:
-    """Sum of x where mask is True, over `count`; None counts the True entries of this mask. Scalar, float32."""
+
+def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None, weights: Tensor | None = None) -> Tensor:
+    """Sum of x * weights where mask is True, over `count`; None counts the True entries of this mask. Scalar, float32.
+
+    weights: the shape of x, float32; None weighs every entry 1.
+    """
+    if weights is not None:
+        x = x * weights
     return x.where(mask, 0.0).sum() / (mask.sum() if count is None else count)
 
 
@@ -28,6 +35,43 @@ def policy_loss(
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
     loss = masked_mean(-torch.minimum(plain, clipped), mask, count)
     return loss, masked_mean((clipped < plain).float(), mask, count).detach()
+
+
+def kl_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor,
+    mask: Tensor,
+    *,
+    estimator: str,
+    count: float,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """KL(policy || reference) as a term of the loss: mean a token, with that KL's gradient for each estimator.
+
+    The tokens are samples of the policy, and what is to fall is an expectation under that policy, so differentiating
+    an estimate at fixed tokens is not enough. On average over samples, the gradient is for
+        k1: 0, for the mean of grad log policy is 0;
+        k2: that of KL(policy || reference), though the mean of k2 itself is not the KL;
+        k3: that of KL(reference || policy), the other direction, though the mean of k3 itself is the KL
+    (arXiv:2506.09477). So k1 and k3 are multiplied by ratio = policy / old policy and the product is differentiated: it
+    has the KL as its mean and the KL's gradient as its gradient (arXiv:2512.02556, section 3.1, for k3). k2 is
+    multiplied by the ratio held constant. The ratio also makes all three right for samples of the old policy. The
+    gradients of k2 and k3 then are the same, ratio * log(policy / reference) * grad log policy; that of k1 has
+    ratio * grad log policy more, which is noise of mean 0.
+
+    It is the KL at each token given the tokens before it: that a token leads to others at which the two differ counts
+    when the KL is in the reward, and not here.
+
+    logprobs, old_logprobs, ref_logprobs: one shape, float32; the policy's now, at rollout time, and the reference's.
+    mask, count, weights: as in `policy_loss`.  estimator: "k1", "k2" or "k3".
+    Returns a scalar in nats.
+    """
+    logprobs, old_logprobs, ref_logprobs = (x.where(mask, 0.0) for x in (logprobs, old_logprobs, ref_logprobs))
+    ratio = (logprobs - old_logprobs).exp()
+    if estimator == "k2":
+        ratio = ratio.detach()
+    return masked_mean(ratio * ESTIMATORS[estimator](logprobs, ref_logprobs), mask, count, weights)
 
 
 def value_loss(

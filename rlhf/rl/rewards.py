@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlhf.rl.kl import k1
+from rlhf.rl.kl import ESTIMATORS
 
 
 def adjusted_scores(
@@ -29,12 +29,19 @@ def adjusted_scores(
     return torch.where(ended, scores, unended)
 
 
-def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
-    """Score on each response's last token, less kl_coef * (log policy - log reference) on every token.
+def token_rewards(
+    scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float, estimator: str = "k1"
+) -> Tensor:
+    """Score on each response's last token, less kl_coef * estimate of KL(policy || reference) on every token.
+
+    The papers' estimate is k1, log policy - log reference, and only with it is the policy gradient that of the KL, for
+    E[grad log policy * k1] is. k3 has the KL's mean but as a reward subtracts the gradient of KL(reference || policy)
+    from it; k2 has another mean too.
 
     scores: (batch,) float32.
     logprobs, ref_logprobs: (batch, response) float32, of the policy at rollout time and of the reference.
     mask: (batch, response) bool, True on response tokens, at least one a row.
+    estimator: "k1", "k2" or "k3".
     Returns rewards, (batch, response) float32, 0 where mask is False.
     Raises ValueError if shapes differ or a row has no token. arXiv:1909.08593, eq. 2; arXiv:2203.02155, eq. 2.
     """
@@ -42,6 +49,6 @@ def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: 
         raise ValueError(f"shapes differ: {scores.shape}, {logprobs.shape}, {ref_logprobs.shape}, {mask.shape}")
     if not bool(mask.any(-1).all()):
         raise ValueError("a response without a token has no place for its score")
-    rewards = torch.where(mask, -kl_coef * k1(logprobs, ref_logprobs), 0.0)
+    rewards = torch.where(mask, -kl_coef * ESTIMATORS[estimator](logprobs, ref_logprobs), 0.0)
     last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)
     return rewards.scatter_add(1, last, scores[:, None])

@@ -23,11 +23,44 @@ def k3(policy: float, reference: float) -> float:
     return (ratio - 1) - math.log(ratio)
 
 
-def rewards(score: float, logprobs: Row, ref_logprobs: Row, kl_coef: float) -> Row:
+def k2(policy: float, reference: float) -> float:
+    return (reference - policy) ** 2 / 2
+
+
+def kl_estimate(estimator: str, policy: float, reference: float) -> float:
+    return {"k1": policy - reference, "k2": k2(policy, reference), "k3": k3(policy, reference)}[estimator]
+
+
+def kl(policy: Row, reference: Row) -> float:
+    """KL(policy || reference) of two distributions, given as probabilities."""
+    return sum(p * math.log(p / q) for p, q in zip(policy, reference, strict=True))
+
+
+def kl_gradient(policy: Row, reference: Row) -> Row:
+    """Of KL(policy || reference), by the policy's logits: d KL / d logit_i = p_i (log(p_i / q_i) - KL)."""
+    return [p * (math.log(p / q) - kl(policy, reference)) for p, q in zip(policy, reference, strict=True)]
+
+
+def reverse_kl_gradient(policy: Row, reference: Row) -> Row:
+    """Of KL(reference || policy), by the policy's logits: p_i - q_i."""
+    return [p - q for p, q in zip(policy, reference, strict=True)]
+
+
+def kl_loss(estimator: str, new: list[Row], old: list[Row], ref: list[Row]) -> float:
+    """Mean over all tokens of the estimate, each weighed by how much likelier the policy now makes its token."""
+    terms = [
+        math.exp(n) / math.exp(o) * kl_estimate(estimator, n, r)
+        for rows in zip(new, old, ref, strict=True)
+        for n, o, r in zip(*rows, strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+def rewards(score: float, logprobs: Row, ref_logprobs: Row, kl_coef: float, estimator: str = "k1") -> Row:
     """arXiv:2203.02155, eq. 2: r(x, y) - beta log(pi / pi_SFT), the log-ratio spread over its tokens."""
     out = []
     for t in range(len(logprobs)):
-        reward = -kl_coef * (logprobs[t] - ref_logprobs[t])
+        reward = -kl_coef * kl_estimate(estimator, logprobs[t], ref_logprobs[t])
         if t == len(logprobs) - 1:
             reward += score
         out.append(reward)

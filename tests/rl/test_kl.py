@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from rlhf.rl.kl import KLController, k1, k3, masked_sums
+from rlhf.rl.kl import ESTIMATORS, KLController, k1, k3, masked_sums
 from tests.reference import ppo as reference
 from tests.rl.rows import Row, padded, ragged, unpadded
 
@@ -36,6 +36,14 @@ def test_both_estimators_have_the_exact_kl_as_their_expectation() -> None:
     exact = float((p * (p / q).log()).sum())
     for estimator in (k1, k3):
         assert float((p * estimator(p.log(), q.log())).sum()) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_estimators_match_the_reference(estimator: str) -> None:
+    policy, ref = [-0.5, -2.0, -7.0], [-3.0, -2.0, -0.1]
+    ours = ESTIMATORS[estimator](torch.tensor(policy), torch.tensor(ref)).tolist()
+    expected = [reference.kl_estimate(estimator, p, r) for p, r in zip(policy, ref, strict=True)]
+    assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_controller_without_a_target_keeps_its_coefficient() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlhf.rl.losses import explained_variance, masked_mean, policy_loss, value_loss
+from rlhf.rl.kl import ESTIMATORS
+from rlhf.rl.losses import explained_variance, kl_loss, masked_mean, policy_loss, value_loss
 from tests.reference import ppo as reference
 from tests.rl.rows import Row, padded, ragged
 
@@ -85,3 +88,55 @@ def test_masked_mean_divides_by_true_entries_or_by_the_stated_count() -> None:
     x, mask = torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([True, True, False])
     assert masked_mean(x, mask).item() == 1.5
     assert masked_mean(x, mask, 6).item() == 0.5
+
+
+ESTIMATOR_NAMES = ["k1", "k2", "k3"]
+
+
+@given(fields=ragged(3, -4.0, 0.0), estimator=st.sampled_from(ESTIMATOR_NAMES))
+def test_kl_loss_matches_the_reference_and_ignores_padding(fields: list[list[Row]], estimator: str) -> None:
+    (new, mask), (old, _), (ref, _) = (padded(rows) for rows in fields)
+    new.requires_grad_()
+    loss = kl_loss(new, old, ref, mask, estimator=estimator, count=int(mask.sum()))
+    assert loss.item() == pytest.approx(reference.kl_loss(estimator, *fields), abs=1e-3, rel=1e-3)
+    loss.backward()
+    assert new.grad is not None
+    assert bool((new.grad[~mask] == 0).all())
+
+
+LOGITS, OLD_LOGITS, REF_LOGITS = ([0.3, -1.2, 0.8, 0.1], [0.0, -0.5, 1.0, -0.2], [1.0, 0.2, -0.7, 0.4])
+
+
+def probabilities(logits: list[float]) -> list[float]:
+    return [math.exp(reference.logprob(logits, token, 1.0)) for token in range(len(logits))]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATOR_NAMES)
+def test_gradient_of_the_kl_loss_is_that_of_the_exact_kl(estimator: str) -> None:
+    """Every token of the vocabulary at once, each as often as the old policy draws it: an exact expectation."""
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    old, ref = torch.tensor(OLD_LOGITS).log_softmax(-1), torch.tensor(REF_LOGITS).log_softmax(-1)
+    everything = torch.ones(4, dtype=torch.bool)
+    loss = kl_loss(logits.log_softmax(-1), old, ref, everything, estimator=estimator, count=1.0, weights=old.exp())
+    loss.backward()
+    policy, reference_policy = probabilities(LOGITS), probabilities(REF_LOGITS)
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx(reference.kl_gradient(policy, reference_policy), abs=1e-6)
+    if estimator != "k2":
+        assert loss.item() == pytest.approx(reference.kl(policy, reference_policy), rel=1e-5)
+
+
+def test_estimators_differentiated_at_fixed_tokens_have_the_gradients_that_kl_loss_says() -> None:
+    policy, reference_policy = probabilities(LOGITS), probabilities(REF_LOGITS)
+    expected = {
+        "k1": [0.0] * 4,
+        "k2": reference.kl_gradient(policy, reference_policy),
+        "k3": reference.reverse_kl_gradient(policy, reference_policy),
+    }
+    ref = torch.tensor(REF_LOGITS).log_softmax(-1)
+    for estimator, gradient in expected.items():
+        logits = torch.tensor(LOGITS, requires_grad=True)
+        logprobs = logits.log_softmax(-1)
+        (logprobs.detach().exp() * ESTIMATORS[estimator](logprobs, ref)).sum().backward()
+        assert logits.grad is not None
+        assert logits.grad.tolist() == pytest.approx(gradient, abs=1e-6)

@@ -10,14 +10,16 @@ from tests.reference import ppo as reference
 from tests.rl.rows import Row, padded, ragged, unpadded
 
 
-@given(fields=ragged(2, -4.0, 0.0), coef=st.sampled_from([0.0, 0.05, 1.0]))
-def test_rewards_match_the_reference_and_ignore_padding(fields: list[list[Row]], coef: float) -> None:
+@given(
+    fields=ragged(2, -4.0, 0.0), coef=st.sampled_from([0.0, 0.05, 1.0]), estimator=st.sampled_from(["k1", "k2", "k3"])
+)
+def test_rewards_match_the_reference_and_ignore_padding(fields: list[list[Row]], coef: float, estimator: str) -> None:
     policy, ref = fields
     scores = [float(i) - 1.5 for i in range(len(policy))]
     (logprobs, mask), (ref_logprobs, _) = padded(policy), padded(ref)
-    ours = unpadded(token_rewards(torch.tensor(scores), logprobs, ref_logprobs, mask, kl_coef=coef), mask)
-    for row, score, p, r in zip(ours, scores, policy, ref, strict=True):
-        assert row == pytest.approx(reference.rewards(score, p, r, coef), abs=1e-5)
+    rewards = token_rewards(torch.tensor(scores), logprobs, ref_logprobs, mask, kl_coef=coef, estimator=estimator)
+    for row, score, p, r in zip(unpadded(rewards, mask), scores, policy, ref, strict=True):
+        assert row == pytest.approx(reference.rewards(score, p, r, coef, estimator), abs=1e-4, rel=1e-5)
 
 
 def test_score_lies_on_the_last_response_token_not_on_padding() -> None:

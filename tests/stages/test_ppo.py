@@ -17,6 +17,8 @@ from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Config,
     KLConfig,
+    KLEstimator,
+    KLPlacement,
     LoraConfig,
     ModelConfig,
     OptimConfig,
@@ -292,3 +294,36 @@ def test_sharding_is_refused_with_the_key_to_change(parents: Callable[[str], dic
     config.zero = ZeroConfig(stage=2)
     with pytest.raises(UserError, match="use zero=none"):
         run(config, parents("llama"), tmp_path)
+
+
+def learned(
+    parents: dict[str, Path], path: Path, **ppo_values: Any
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The policy after two short iterations, and the last line of metrics."""
+    run(settings(episodes=32, evaluate_every=0, save_every=100, **ppo_values), parents, path)
+    return weights(path / "model"), logged(path)[-1]
+
+
+@pytest.mark.parametrize("placement", list(KLPlacement))
+def test_estimator_of_the_penalty_changes_what_is_learned_and_not_what_is_measured(
+    placement: KLPlacement, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    policies = {}
+    for estimator in KLEstimator:
+        kl = KLConfig(coef=0.5, estimator=estimator, placement=placement)
+        policies[estimator], final = learned(parents("llama"), tmp_path / estimator.value, kl=kl)
+        assert final["objective/kl"] != final["objective/kl_k3"]
+        assert ("policy/kl_loss" in final) == (placement == KLPlacement.loss)
+        if placement == KLPlacement.loss:
+            assert final["objective/reward"] == pytest.approx(final["objective/score"], abs=1e-6)
+    assert not same(policies[KLEstimator.k1], policies[KLEstimator.k2])
+    if placement == KLPlacement.reward:  # in the loss, k2 and k3 have one gradient
+        assert not same(policies[KLEstimator.k2], policies[KLEstimator.k3])
+
+
+def test_kl_in_the_loss_holds_the_policy_near_its_reference(
+    sweep: dict[float, Path], parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    kl = KLConfig(coef=2.0, placement=KLPlacement.loss)
+    run(settings(episodes=24 * 48, batch_size=48, kl=kl, evaluate_every=0, save_every=100), parents("llama"), tmp_path)
+    assert 0 < logged(tmp_path)[-1]["objective/kl"] < 0.5 * logged(sweep[0.0])[-1]["objective/kl"]
