@@ -68,6 +68,12 @@ class KLPlacement(Enum):
     loss = "loss"  # a term of the policy's loss, as GRPO
 
 
+class Advantage(Enum):
+    gae = "gae"  # a value model and GAE, each token its own (arXiv:1506.02438)
+    rloo = "rloo"  # less the mean reward of the prompt's other responses, one number a response (arXiv:2402.14740)
+    group = "group"  # less the mean, over the std of the prompt's responses, one number a response (arXiv:2402.03300)
+
+
 class JudgeName(Enum):
     gold = "gold"  # the sandbox's own rubric
     reward_model = "reward_model"
@@ -348,22 +354,25 @@ class PPOConfig:
     policy: str | None = None  # where the policy starts and what its KL is measured against; None: this run's SFT
     reward_model: str | None = None  # None: this run's
     value_model: str | None = None  # what the value model starts from; None: the reward model
-    episodes: int = 6400  # responses in all
+    episodes: int = 6400  # responses in all, rounded up to whole batches
     batch_size: int = 128  # responses an iteration
     num_minibatches: int = 2  # optimizer steps an inner epoch
     epochs: int = 4  # passes over each iteration's responses (InstructGPT 1)
     micro_batch_tokens: int = 8192  # tokens in one forward pass, padding included
     kl: KLConfig = field(default_factory=KLConfig)
+    advantage: Advantage = Advantage.gae  # rloo and group train no value model; both sum rewards, KL included
+    samples_per_prompt: int = 1  # responses to each prompt of a batch; rloo and group need 2 or more
     gamma: float = 1.0
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.95  # read by advantage=gae
     clip_range: float = 0.2
     value_clip_range: float = 0.2  # 0 does not clip
-    whiten_advantages: bool = True
+    whiten_advantages: bool = True  # over all tokens of the batch; the papers of rloo and group do without
     whiten_rewards: bool = False  # divides rewards by their standard deviation; the mean stays
     score_clip: float = 0.0  # scores are cut to [-score_clip, score_clip]; 0 does not cut
     missing_eos_penalty: float = 1.0  # taken from the score of a response that did not end; 0 is off
     missing_eos_score: float | None = None  # the whole score of a response that did not end (TL;DR: -1); None: off
     warmup_iterations: int = 0  # lr of policy and value rises linearly from a tenth over these; 0 is off
+    value_warmup_iterations: int = 0  # the first of all, in which the value model alone is trained; 0 is off
     ema_decay: float = (
         0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
     )
@@ -383,6 +392,7 @@ class PPOConfig:
             clip_range=self.clip_range,
             evaluation_prompts=self.evaluation_prompts,
             save_every=self.save_every,
+            samples_per_prompt=self.samples_per_prompt,
         )
         _require_fraction("ppo", gamma=self.gamma, gae_lambda=self.gae_lambda)
         _require_fraction("ppo", open_above=True, ema_decay=self.ema_decay)
@@ -399,9 +409,49 @@ class PPOConfig:
             self.missing_eos_score is None or self.missing_eos_penalty == 0,
             "ppo.missing_eos_score replaces the score and ppo.missing_eos_penalty lowers it; switch one off.",
         )
-        for key in ("value_clip_range", "score_clip", "missing_eos_penalty", "evaluate_every", "warmup_iterations"):
+        for key in (
+            "value_clip_range",
+            "score_clip",
+            "missing_eos_penalty",
+            "evaluate_every",
+            "warmup_iterations",
+            "value_warmup_iterations",
+        ):
             value = getattr(self, key)
             _require(value >= 0, f"ppo.{key} is {value}; use 0 (off) or more.")
+        self._check_advantage()
+        _require(
+            self.value_warmup_iterations < self.iterations,
+            f"ppo.value_warmup_iterations={self.value_warmup_iterations} leaves no iteration to train the policy in; "
+            f"there are {self.iterations}, raise ppo.episodes.",
+        )
+
+    def _check_advantage(self) -> None:
+        """A prompt's responses are compared within a batch, and without a value model nothing of it may be set."""
+        _require(
+            self.batch_size % self.samples_per_prompt == 0,
+            f"ppo.batch_size={self.batch_size} is no multiple of ppo.samples_per_prompt={self.samples_per_prompt}; set "
+            f"ppo.samples_per_prompt to {_divisors_near(self.batch_size, self.samples_per_prompt)}.",
+        )
+        if self.advantage == Advantage.gae:
+            return
+        chosen = f"ppo.advantage={self.advantage.value}"
+        _require(
+            self.samples_per_prompt >= 2,
+            f"{chosen} compares responses to one prompt; set ppo.samples_per_prompt to 2 or more, such as 4.",
+        )
+        _require(
+            self.gamma == 1,
+            f"{chosen} takes a response as one action, so there is nothing to discount; set ppo.gamma=1.",
+        )
+        for key in ("value_model", "value_warmup_iterations"):
+            value = getattr(self, key)
+            _require(not value, f"{chosen} trains no value model, which ppo.{key}={value} is about; leave that out.")
+
+    @property
+    def iterations(self) -> int:
+        """Batches of ppo.batch_size responses; the last is whole too."""
+        return -(-self.episodes // self.batch_size)
 
 
 def _divisors_near(total: int, wanted: int) -> str:

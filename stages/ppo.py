@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(context: StageContext) -> dict[str, float]:
-    """Trains, saves model/ and value_model/, and returns the final metrics."""
+    """Trains, saves model/ and, where there is one, value_model/, and returns the final metrics."""
     config, ppo, tracker = context.config, context.config.ppo, context.tracker
     roles = load_roles(context)
     prompts = load_prompts(context, roles)
@@ -46,7 +46,8 @@ def run(context: StageContext) -> dict[str, float]:
             seed = seed_for(config.seed, "iteration", iteration)
             clock = [time.perf_counter()]
 
-            episodes = roll_out(roles, prompts.take(iteration, ppo.batch_size), config.rollout, seed=seed)
+            asked = prompts.take(iteration, ppo.batch_size, samples=ppo.samples_per_prompt)
+            episodes = roll_out(roles, asked, config.rollout, seed=seed)
             clock.append(time.perf_counter())
 
             experience = make_experience(
@@ -61,8 +62,9 @@ def run(context: StageContext) -> dict[str, float]:
             )
             clock.append(time.perf_counter())
 
+            value_alone = iteration < ppo.value_warmup_iterations
             losses = update(
-                training.policy,
+                training.policy if not value_alone else None,
                 training.value_model,
                 experience,
                 ppo,
@@ -79,8 +81,7 @@ def run(context: StageContext) -> dict[str, float]:
                 **measured,
                 **losses,
                 "rollout/ended": sum(episodes.ended) / ppo.batch_size,
-                "optim/lr": training.policy.lr,
-                "optim/value_lr": training.value_model.lr,
+                **training.learning_rates(),
                 "kl/coef": training.kl.coef,
                 "time/rollout_s": clock[1] - clock[0],
                 "time/experience_s": clock[2] - clock[1],
@@ -89,7 +90,8 @@ def run(context: StageContext) -> dict[str, float]:
             gold = gold_scores(context.data.gold, episodes)
             if gold is not None:
                 training.metrics["objective/gold"] = sum(gold) / len(gold)
-            training.kl.update(measured["objective/kl"], episodes=ppo.batch_size)
+            if not value_alone:
+                training.kl.update(measured["objective/kl"], episodes=ppo.batch_size)
 
             last = step == training.iterations
             if last or (ppo.evaluate_every > 0 and step % ppo.evaluate_every == 0):
@@ -104,7 +106,8 @@ def run(context: StageContext) -> dict[str, float]:
     dtype = models.torch_dtype(config.model.dtype)
     with training.saved_policy():
         models.save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
-    models.save_model(roles.value_model, roles.tokenizer, context.folder.path / "value_model", dtype=dtype)
+    if roles.value_model is not None:
+        models.save_model(roles.value_model, roles.tokenizer, context.folder.path / "value_model", dtype=dtype)
     return training.metrics
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rlhf import pipeline, sweep
 from rlhf.compose import Job
-from rlhf.config import Config, JudgeConfig, JudgeName, StageName
+from rlhf.config import Advantage, Config, JudgeConfig, JudgeName, PPOConfig, StageName
 from rlhf.errors import UserError
 from tests.fake_stages import World, world
 
@@ -32,6 +32,13 @@ def test_chain_runs_in_order_and_hands_models_on(world: World, capsys: pytest.Ca
     assert "sft: starts in " in said
     assert "ppo: done in " in said
     assert "Everything is in" in said
+
+
+def test_without_a_value_model_no_such_parent_is_looked_for(world: World) -> None:
+    config = world.config()
+    config.ppo = PPOConfig(advantage=Advantage.rloo, samples_per_prompt=2)
+    pipeline.run(config)
+    assert set(world.calls[2].parents) == {"policy", "reward_model"}
 
 
 def test_manifest_says_what_was_made_from_what(world: World) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import KLPlacement, PPOConfig, RolloutConfig
+from rlhf.config import Advantage, KLPlacement, PPOConfig, RolloutConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
@@ -26,6 +26,7 @@ from rlhf.ppo.batching import (
     sequences,
 )
 from rlhf.ppo.rollout import generate
+from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
 from rlhf.rl.kl import k1, k3, masked_sums
 from rlhf.rl.logprobs import entropy, token_logprobs
@@ -52,7 +53,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Roles:
-    """The four models and what their texts are made with."""
+    """The four models and what their texts are made with; value_model is None where advantages need none."""
 
     policy: Any
     reference: Reference
@@ -85,10 +86,10 @@ class Experience:
     scores: Tensor  # (batch,) the reward model's, as it gave them
     old_logprobs: Tensor  # (batch, response)
     ref_logprobs: Tensor  # (batch, response)
-    values: Tensor  # (batch, response)
+    values: Tensor | None  # (batch, response); None without a value model
     rewards: Tensor  # (batch, response)
     advantages: Tensor  # (batch, response) whitened if asked
-    returns: Tensor  # (batch, response) advantages before whitening, plus values
+    returns: Tensor | None  # (batch, response) advantages before whitening, plus values; None without a value model
     entropy: Tensor  # (batch, response) of the policy, nats
     kl_coef: float  # the KL penalty's weight, reward per nat
 
@@ -103,9 +104,10 @@ class Experience:
             "objective/kl_per_token": kl.sum() / mask.sum(),
             "objective/reward": self.rewards.sum(-1).mean(),
             "policy/entropy": masked_mean(self.entropy, mask),
-            "value/explained_variance": explained_variance(self.values, self.returns, mask),
             "rollout/response_tokens": mask.sum() / len(mask),
         }
+        if self.values is not None and self.returns is not None:
+            measured["value/explained_variance"] = explained_variance(self.values, self.returns, mask)
         return {name: float(value) for name, value in measured.items()}
 
 
@@ -186,7 +188,8 @@ def make_experience(
             _put(entropies, micro, entropy(logits, temperature=temperature))
             with roles.reference.model() as reference:
                 _put(ref_logprobs, micro, logprobs_of(reference, micro, temperature))
-            _put(values, micro, response_values(roles.value_model, micro))
+            if roles.value_model is not None:
+                _put(values, micro, response_values(roles.value_model, micro))
     adjusted = adjusted_scores(
         scores,
         torch.tensor(ended, device=scores.device),
@@ -204,7 +207,7 @@ def make_experience(
         estimator=config.kl.estimator.value,
     )
     learned = whiten(rewards, mask, shift_mean=False) if config.whiten_rewards else rewards
-    advantages = gae(learned, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda)
+    advantages = estimate_advantages(learned, values, mask, config)
     returns = (advantages + values).where(mask, 0.0)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
@@ -214,13 +217,25 @@ def make_experience(
         scores=scores,
         old_logprobs=old_logprobs,
         ref_logprobs=ref_logprobs,
-        values=values,
+        values=values if roles.value_model is not None else None,
         rewards=rewards,
         advantages=advantages,
-        returns=returns,
+        returns=returns if roles.value_model is not None else None,
         entropy=entropies,
         kl_coef=kl_coef,
     )
+
+
+def estimate_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Tensor:
+    """By ppo.advantage, (batch, response) float32, not whitened, 0 where mask is False; rewards and values likewise.
+
+    rloo and group take a response as one action: its reward is the sum over its tokens, so that the KL penalty of the
+    whole response is in it, and every token has its advantage. `values` is read by gae alone.
+    """
+    if config.advantage == Advantage.gae:
+        return gae(rewards, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda)
+    against_the_group = leave_one_out if config.advantage == Advantage.rloo else group_normalised
+    return against_the_group(rewards.sum(-1), config.samples_per_prompt)[:, None].where(mask, 0.0)
 
 
 def _put(into: Tensor, micro: MicroBatch, flat: Tensor) -> None:

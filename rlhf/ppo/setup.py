@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf import models
-from rlhf.config import Config, ModelConfig
+from rlhf.config import Advantage, Config, ModelConfig
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
@@ -29,17 +29,20 @@ EAGER_TOKENS = 1024
 
 
 def load_roles(context: StageContext) -> Roles:
-    """Policy and value model to train, reference and reward model frozen; every dropout off."""
+    """Policy and, where advantages need one, value model to train, reference and reward model frozen; no dropout."""
     parents = context.parents
     device = pick_device(context.config.launch)
     config = _with_attention(context.config, device)
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
     policy: Any = models.load_causal_lm(str(parents["policy"]), config)
-    value_model: Any = models.load_reward_model(str(parents.get("value_model", parents["reward_model"])), config)
+    value_model: Any = None
+    if context.config.ppo.advantage == Advantage.gae:
+        value_model = models.load_reward_model(str(parents.get("value_model", parents["reward_model"])), config)
     reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
     if config.lora.r > 0:
-        policy, value_model = (models.add_lora(model, config.lora) for model in (policy, value_model))
-    for model in (policy, value_model):
+        policy = models.add_lora(policy, config.lora)
+        value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
+    for model in filter(None, (policy, value_model)):
         models.disable_dropout(model)
         model.to(device).eval()
         if config.gradient_checkpointing:
@@ -69,9 +72,10 @@ class Prompts:
     held_out: list[EncodedPrompt]
     order: EndlessOrder
 
-    def take(self, iteration: int, count: int) -> list[EncodedPrompt]:
-        """The prompts of one iteration, each pass over them shuffled anew by the seed."""
-        return [self.training[i] for i in self.order.take(iteration * count, count)]
+    def take(self, iteration: int, count: int, *, samples: int = 1) -> list[EncodedPrompt]:
+        """An iteration's `count` prompts, `samples` times each side by side; each pass over them is shuffled anew."""
+        distinct = count // samples
+        return [self.training[i] for i in self.order.take(iteration * distinct, distinct) for _ in range(samples)]
 
 
 def load_prompts(context: StageContext, roles: Roles) -> Prompts:

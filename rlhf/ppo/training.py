@@ -21,16 +21,18 @@ class Training:
     def __init__(self, roles: Roles, config: Config) -> None:
         ppo = config.ppo
         self.config = ppo
-        self.iterations = ppo.episodes // ppo.batch_size  # whole batches only
+        self.iterations = ppo.iterations
         self.policy = Engine(roles.policy, ppo.optim, config.zero)
-        self.value_model = Engine(roles.value_model, ppo.value_optim, config.zero)
+        self.value_model = (
+            Engine(roles.value_model, ppo.value_optim, config.zero) if roles.value_model is not None else None
+        )
         self.ema = EMA(roles.policy, ppo.ema_decay) if ppo.ema_decay > 0 else None
         self.kl = KLController(ppo.kl.coef, ppo.kl.target, ppo.kl.horizon)
         self.metrics: dict[str, float] = {}  # of the last iteration
 
     def set_learning_rates(self, iteration: int) -> None:
         """Those of `iteration`, counted from 0; ppo.warmup_iterations starts at a tenth, optim.warmup_ratio at 0."""
-        for engine in (self.policy, self.value_model):
+        for engine in self._engines().values():
             warmup = round(engine.optim.warmup_ratio * self.iterations)
             factor = lr_factor(
                 iteration,
@@ -40,6 +42,15 @@ class Training:
                 warmup_from=0.1 if self.config.warmup_iterations else 0.0,
             )
             engine.set_lr_factor(factor)
+
+    def learning_rates(self) -> dict[str, float]:
+        """As metrics."""
+        names = {"policy": "optim/lr", "value_model": "optim/value_lr"}
+        return {names[role]: engine.lr for role, engine in self._engines().items()}
+
+    def _engines(self) -> dict[str, Engine]:
+        engines = {"policy": self.policy, "value_model": self.value_model}
+        return {role: engine for role, engine in engines.items() if engine is not None}
 
     @contextmanager
     def saved_policy(self) -> Iterator[None]:
@@ -52,8 +63,8 @@ class Training:
 
     def save(self, folder: Path) -> None:
         """Write all of it into a checkpoint's folder."""
-        self.policy.save(folder, "policy")
-        self.value_model.save(folder, "value_model")
+        for role, engine in self._engines().items():
+            engine.save(folder, role)
         if self.ema is not None:
             self.ema.save(folder / "ema.safetensors")
         state = {"kl": self.kl.state_dict(), "metrics": json_value(self.metrics)}
@@ -61,8 +72,8 @@ class Training:
 
     def load(self, folder: Path) -> None:
         """Go on as if `save` had just been called."""
-        self.policy.load(folder, "policy")
-        self.value_model.load(folder, "value_model")
+        for role, engine in self._engines().items():
+            engine.load(folder, role)
         if self.ema is not None:
             self.ema.load(folder / "ema.safetensors")
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))

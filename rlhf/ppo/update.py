@@ -29,8 +29,8 @@ def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:
 
 
 def update(
-    policy: Engine,
-    value_model: Engine,
+    policy: Engine | None,
+    value_model: Engine | None,
     experience: Experience,
     config: PPOConfig,
     *,
@@ -41,6 +41,7 @@ def update(
 ) -> dict[str, float]:
     """Train policy and value model on one batch: config.epochs passes of config.num_minibatches steps.
 
+    policy, value_model: None leaves that one as it is.
     pretraining: (steps * sequences a step, sequence_length) int64, text whose loss joins each step (ptx).
     ema: moved after every step.
     Returns means over steps of the losses and the like; policy/ratio_max is the largest of all.
@@ -56,24 +57,28 @@ def update(
             )
         for rows in minibatches:
             metrics = _accumulate(policy, value_model, experience, rows, config, temperature)
-            if pretraining is not None:
+            if policy is not None and pretraining is not None:
                 text = pretraining.chunk(total_steps)[len(steps)]
                 metrics["policy/ptx_loss"] = accumulate_ptx(
                     policy, text, coef=config.ptx.coef, token_budget=config.micro_batch_tokens
                 )
             _refuse_non_finite(metrics)
-            metrics["optim/grad_norm"] = policy.step()
-            metrics["optim/value_grad_norm"] = value_model.step()
-            if ema is not None:
-                ema.update()
+            if policy is not None:
+                metrics["optim/grad_norm"] = policy.step()
+                if ema is not None:
+                    ema.update()
+            if value_model is not None:
+                metrics["optim/value_grad_norm"] = value_model.step()
             steps.append(metrics)
     means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-    return means | {"policy/ratio_max": max(step["policy/ratio_max"] for step in steps)}
+    if policy is not None:
+        means["policy/ratio_max"] = max(step["policy/ratio_max"] for step in steps)
+    return means
 
 
 def _accumulate(
-    policy: Engine,
-    value_model: Engine,
+    policy: Engine | None,
+    value_model: Engine | None,
     experience: Experience,
     rows: Sequence[int],
     config: PPOConfig,
@@ -83,13 +88,17 @@ def _accumulate(
     batch = experience.batch
     count = int(batch.response_mask[rows].sum())
     sums: dict[str, Tensor] = {}
-    ratio_max = 0.0
+    ratios: list[float] = []
     for micro in micro_batches(batch, rows, config.micro_batch_tokens):
-        parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count)
-        ratio_max = max(ratio_max, largest)
-        parts |= _accumulate_value(value_model, experience, micro, config, count)
+        parts: dict[str, Tensor] = {}
+        if policy is not None:
+            parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count)
+            ratios.append(largest)
+        if value_model is not None:
+            parts |= _accumulate_value(value_model, experience, micro, config, count)
         sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
-    return {name: float(total) for name, total in sums.items()} | {"policy/ratio_max": ratio_max}
+    metrics = {name: float(total) for name, total in sums.items()}
+    return metrics | ({"policy/ratio_max": max(ratios)} if ratios else {})
 
 
 def _accumulate_policy(
@@ -132,6 +141,8 @@ def _accumulate_value(
     value_model: Engine, experience: Experience, micro: MicroBatch, config: PPOConfig, count: int
 ) -> dict[str, Tensor]:
     """Add a micro-batch's gradients to the value model's; its share of the minibatch's metrics."""
+    assert experience.values is not None, "a value model is trained on values of its own"
+    assert experience.returns is not None, "a value model is trained on values of its own"
     values = response_values(value_model.model, micro)
     loss, clipfrac = value_loss(
         values,

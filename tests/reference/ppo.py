@@ -78,6 +78,22 @@ def advantages(rewards: Row, values: Row, gamma: float, gae_lambda: float) -> Ro
     return [sum((gamma * gae_lambda) ** l * delta(t + l) for l in range(steps - t)) for t in range(steps)]  # noqa: E741
 
 
+def leave_one_out(rewards: Row) -> Row:
+    """arXiv:2402.14740: R(y_i) - 1 / (k - 1) * sum over j != i of R(y_j), for the k responses to one prompt."""
+    out = []
+    for i, reward in enumerate(rewards):
+        others = [r for j, r in enumerate(rewards) if j != i]
+        out.append(reward - sum(others) / len(others))
+    return out
+
+
+def group_normalised(rewards: Row) -> Row:
+    """arXiv:2402.03300, section 4.1.2: (r_i - mean(r)) / std(r), for the responses to one prompt."""
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1))
+    return [(r - mean) / (std + 1e-4) for r in rewards]
+
+
 def whitened(rows: list[Row], shift_mean: bool) -> list[Row]:
     flat = [x for row in rows for x in row]
     mean = sum(flat) / len(flat)

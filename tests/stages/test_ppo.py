@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf import models
 from rlhf.artifacts import StageFolder
 from rlhf.config import (
+    Advantage,
     Config,
     KLConfig,
     KLEstimator,
@@ -327,3 +328,52 @@ def test_kl_in_the_loss_holds_the_policy_near_its_reference(
     kl = KLConfig(coef=2.0, placement=KLPlacement.loss)
     run(settings(episodes=24 * 48, batch_size=48, kl=kl, evaluate_every=0, save_every=100), parents("llama"), tmp_path)
     assert 0 < logged(tmp_path)[-1]["objective/kl"] < 0.5 * logged(sweep[0.0])[-1]["objective/kl"]
+
+
+@pytest.mark.parametrize("advantage", [Advantage.rloo, Advantage.group])
+def test_advantages_against_the_prompt_s_other_responses_learn_without_a_value_model(
+    advantage: Advantage, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    found = parents("llama")
+    chosen = {"advantage": advantage, "samples_per_prompt": 4, "kl": KLConfig(coef=0.0)}
+    run(settings(episodes=24 * 48, batch_size=48, evaluate_every=0, save_every=24, **chosen), found, tmp_path)
+    rows = logged(tmp_path)
+    assert sum(r["objective/score"] for r in rows[-3:]) / 3 > sum(r["objective/score"] for r in rows[:3]) / 3 + 0.5
+    assert not any(name.startswith("value/") or "value_" in name for row in rows for name in row)
+    assert not (tmp_path / "value_model").exists()
+    assert not list((tmp_path / "checkpoints").glob("*/value_model*"))
+
+
+def test_each_prompt_is_answered_as_often_as_asked_and_side_by_side(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = ppo.roll_out
+    monkeypatch.setattr(
+        ppo, "roll_out", lambda roles, asked, *args, **kwargs: seen.append(asked) or real(roles, asked, *args, **kwargs)
+    )
+    run(settings(episodes=32, samples_per_prompt=4, evaluate_every=0), parents("llama"), tmp_path)
+    ids = [[prompt.prompt.id for prompt in asked] for asked in seen]
+    assert [len(batch) for batch in ids] == [16, 16]
+    assert all(batch == [i for i in batch[::4] for _ in range(4)] for batch in ids)
+    assert len(set(ids[0] + ids[1])) == 8
+
+
+def test_value_model_is_trained_alone_before_the_policy_moves(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    kl = KLConfig(coef=0.1, target=1.0, horizon=50)
+    run(settings(value_warmup_iterations=2, kl=kl, evaluate_every=0, ema_decay=0.9), parents("llama"), tmp_path)
+    rows = logged(tmp_path)
+    assert [row["objective/kl"] == 0 for row in rows] == [True, True, True, False]
+    assert ["policy/loss" in row for row in rows] == [False, False, True, True]
+    assert all("value/loss" in row for row in rows)
+    assert rows[1]["value/explained_variance"] != rows[0]["value/explained_variance"]
+    assert rows[2]["kl/coef"] == 0.1  # the controller does not take the resting policy's KL for its doing
+
+
+def test_the_last_batch_is_whole_when_episodes_are_no_multiple(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    run(settings(episodes=33, evaluate_every=0), parents("llama"), tmp_path)
+    assert [row["step"] for row in logged(tmp_path)] == [1, 2, 3]
