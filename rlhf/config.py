@@ -74,6 +74,16 @@ class Advantage(Enum):
     group = "group"  # less the mean, over the std of the prompt's responses, one number a response (arXiv:2402.03300)
 
 
+class LossMean(Enum):
+    token = "token"  # over all tokens of the minibatch, as PPO's paper (its mean is over time steps)
+    sequence = "sequence"  # over responses, of the mean over each one's tokens, as GRPO's
+
+
+class Keep(Enum):
+    last = "last"
+    best = "best"  # by eval/score - ppo.kl.coef * eval/kl on the held-out prompts, the starting policy among them
+
+
 class JudgeName(Enum):
     gold = "gold"  # the sandbox's own rubric
     reward_model = "reward_model"
@@ -365,18 +375,28 @@ class PPOConfig:
     gamma: float = 1.0
     gae_lambda: float = 0.95  # read by advantage=gae
     clip_range: float = 0.2
+    dual_clip: float = 0.0  # c: with an advantage below 0 the loss stays under c * -advantage (Ye et al.: 3); 0 is off
+    target_kl: float | None = None  # policy/approx_kl above which an iteration's other steps are left out; null is off
+    entropy_coef: float = 0.0  # weight of the mean entropy of a token, nats, as a bonus to the policy; 0 is off
+    loss_mean: LossMean = LossMean.token  # of the policy's loss; the value loss is a mean over tokens always
+    rollout_correction_cap: float = 0.0  # each token's policy loss is weighed by policy / sampler up to this; 0 is off
     value_clip_range: float = 0.2  # 0 does not clip
     whiten_advantages: bool = True  # over all tokens of the batch; the papers of rloo and group do without
     whiten_rewards: bool = False  # divides rewards by their standard deviation; the mean stays
+    scale_scores: bool = False  # divides scores by the standard deviation of all so far, then clips; the mean stays
     score_clip: float = 0.0  # scores are cut to [-score_clip, score_clip]; 0 does not cut
     missing_eos_penalty: float = 1.0  # taken from the score of a response that did not end; 0 is off
-    missing_eos_score: float | None = None  # the whole score of a response that did not end (TL;DR: -1); None: off
+    missing_eos_score: float | None = None  # what a response that did not end scores instead (TL;DR: -1); None: off
+    length_penalty: float = 0.0  # taken from the score, after the clip, for each token beyond the free ones; 0 is off
+    length_penalty_from: int = 0  # response tokens that are free of length_penalty; 0: every token costs
     warmup_iterations: int = 0  # lr of policy and value rises linearly from a tenth over these; 0 is off
     value_warmup_iterations: int = 0  # the first of all, in which the value model alone is trained; 0 is off
     ema_decay: float = (
         0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
     )
     ptx: PtxConfig = field(default_factory=PtxConfig)
+    max_kl: float | None = None  # nats a response; objective/kl above it ends the run there, saved; null: no such end
+    keep: Keep = Keep.last  # which policy is saved as model/; the value model saved is the last
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
     evaluation_prompts: int = 128
     save_every: int = 10  # iterations
@@ -416,9 +436,32 @@ class PPOConfig:
             "evaluate_every",
             "warmup_iterations",
             "value_warmup_iterations",
+            "entropy_coef",
+            "length_penalty",
+            "length_penalty_from",
         ):
             value = getattr(self, key)
             _require(value >= 0, f"ppo.{key} is {value}; use 0 (off) or more.")
+        _require(
+            self.dual_clip == 0 or self.dual_clip > 1,
+            f"ppo.dual_clip is {self.dual_clip}; use more than 1 (such as 3), or 0 (off).",
+        )
+        _require(
+            self.target_kl is None or self.target_kl > 0,
+            f"ppo.target_kl is {self.target_kl}; use more than 0 (such as 0.02), or null (off).",
+        )
+        _require(
+            self.rollout_correction_cap == 0 or self.rollout_correction_cap >= 1,
+            f"ppo.rollout_correction_cap is {self.rollout_correction_cap}; use 1 or more (such as 2), or 0 (off).",
+        )
+        _require(
+            self.max_kl is None or self.max_kl > 0,
+            f"ppo.max_kl is {self.max_kl}; use more than 0 nats, or null (no budget).",
+        )
+        _require(
+            self.keep != Keep.best or self.evaluate_every > 0,
+            "ppo.keep=best chooses among evaluations, of which ppo.evaluate_every=0 makes one; set it to 1 or more.",
+        )
         self._check_advantage()
         _require(
             self.value_warmup_iterations < self.iterations,

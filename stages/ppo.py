@@ -6,6 +6,7 @@ All randomness is a function of seed and iteration, so a resumed run ends with t
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from rlhf.tracking import Progress, progress
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
+log = logging.getLogger("rlhf")
+
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains, saves model/ and, where there is one, value_model/, and returns the final metrics."""
@@ -32,8 +35,10 @@ def run(context: StageContext) -> dict[str, float]:
     start = _resume(context, training)
 
     def evaluation(step: int) -> dict[str, float]:
-        with training.saved_policy():
+        with training.evaluated_policy():
             metrics, rows = evaluate(roles, prompts.held_out, context.data.gold, config)
+            if training.best is not None:
+                training.best.offer(step, metrics)
         tracker.samples(step, rows)
         return metrics
 
@@ -47,36 +52,43 @@ def run(context: StageContext) -> dict[str, float]:
             clock = [time.perf_counter()]
 
             asked = prompts.take(iteration, ppo.batch_size, samples=ppo.samples_per_prompt)
-            episodes = roll_out(roles, asked, config.rollout, seed=seed)
+            episodes = roll_out(roles, asked, config.rollout, seed=seed, logprobs=ppo.rollout_correction_cap > 0)
             clock.append(time.perf_counter())
 
+            scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)
+            score_std = training.score_std(scores)
             experience = make_experience(
                 roles,
                 pack(roles, episodes),
-                score(roles, episodes, token_budget=ppo.micro_batch_tokens),
+                scores,
                 episodes.ended,
                 split_minibatches(ppo.batch_size, ppo.num_minibatches, seed),
                 config=ppo,
                 kl_coef=training.kl.coef,
                 temperature=config.rollout.temperature,
+                score_std=score_std,
+                rollout_logprobs=episodes.rollout_logprobs,
             )
+            measured = experience.metrics()
+            over_budget = ppo.max_kl is not None and measured["objective/kl"] > ppo.max_kl
             clock.append(time.perf_counter())
 
             value_alone = iteration < ppo.value_warmup_iterations
-            losses = update(
-                training.policy if not value_alone else None,
-                training.value_model,
-                experience,
-                ppo,
-                temperature=config.rollout.temperature,
-                seed=seed,
-                pretraining=pretraining.take(iteration) if pretraining is not None else None,
-                ema=training.ema,
-            )
+            losses: dict[str, float] = {}
+            if not over_budget:
+                losses = update(
+                    training.policy if not value_alone else None,
+                    training.value_model,
+                    experience,
+                    ppo,
+                    temperature=config.rollout.temperature,
+                    seed=seed,
+                    pretraining=pretraining.take(iteration) if pretraining is not None else None,
+                    ema=training.ema,
+                )
             clock.append(time.perf_counter())
 
             step = iteration + 1
-            measured = experience.metrics()
             training.metrics = {
                 **measured,
                 **losses,
@@ -87,13 +99,17 @@ def run(context: StageContext) -> dict[str, float]:
                 "time/experience_s": clock[2] - clock[1],
                 "time/update_s": clock[3] - clock[2],
             }
+            if ppo.scale_scores:
+                training.metrics["objective/score_std"] = score_std
+            if ppo.max_kl is not None:
+                training.metrics["objective/over_max_kl"] = float(over_budget)
             gold = gold_scores(context.data.gold, episodes)
             if gold is not None:
                 training.metrics["objective/gold"] = sum(gold) / len(gold)
             if not value_alone:
                 training.kl.update(measured["objective/kl"], episodes=ppo.batch_size)
 
-            last = step == training.iterations
+            last = over_budget or step == training.iterations
             if last or (ppo.evaluate_every > 0 and step % ppo.evaluate_every == 0):
                 training.metrics |= evaluation(step)
             tracker.log(step, training.metrics)
@@ -102,6 +118,15 @@ def run(context: StageContext) -> dict[str, float]:
                     training.save(folder)
             bar.update()
             bar.show({name: measured[name] for name in ("objective/score", "objective/kl")})
+            if over_budget:
+                log.info(
+                    "ppo: objective/kl %.3g is over ppo.max_kl=%g; ended after %d of %d iterations",
+                    measured["objective/kl"],
+                    ppo.max_kl,
+                    iteration,
+                    training.iterations,
+                )
+                break
 
     dtype = models.torch_dtype(config.model.dtype)
     with training.saved_policy():
@@ -120,4 +145,4 @@ def _resume(context: StageContext, training: Training) -> int:
     step, folder = latest
     training.load(folder)
     context.tracker.rewind(step)
-    return step
+    return training.iterations if training.metrics.get("objective/over_max_kl") else step

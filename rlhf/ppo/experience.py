@@ -28,10 +28,11 @@ from rlhf.ppo.batching import (
 from rlhf.ppo.rollout import generate
 from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
+from rlhf.rl.importance import truncated_ratio
 from rlhf.rl.kl import k1, k3, masked_sums
 from rlhf.rl.logprobs import entropy, token_logprobs
 from rlhf.rl.losses import explained_variance, masked_mean
-from rlhf.rl.rewards import adjusted_scores, token_rewards
+from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from rlhf.rl.whitening import whiten
 
 
@@ -75,6 +76,7 @@ class Episodes:
     response_ids: list[list[int]]
     ended: list[bool]
     texts: list[str]  # responses as people and the gold judge read them
+    rollout_logprobs: list[list[float]] | None = None  # of response_ids, as the sampler drew them; None: not asked
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Experience:
     returns: Tensor | None  # (batch, response) advantages before whitening, plus values; None without a value model
     entropy: Tensor  # (batch, response) of the policy, nats
     kl_coef: float  # the KL penalty's weight, reward per nat
+    rollout_logprobs: Tensor | None = None  # (batch, response) the sampler's; None where nothing is corrected
+    correction: Tensor | None = None  # (batch, response) weights in the policy's loss; None: all 1
 
     def metrics(self) -> dict[str, float]:
         mask = self.batch.response_mask
@@ -108,11 +112,16 @@ class Experience:
         }
         if self.values is not None and self.returns is not None:
             measured["value/explained_variance"] = explained_variance(self.values, self.returns, mask)
+        if self.rollout_logprobs is not None and self.correction is not None:
+            measured["rollout/logprob_gap"] = masked_mean((self.old_logprobs - self.rollout_logprobs).abs(), mask)
+            measured["rollout/correction"] = masked_mean(self.correction, mask)
         return {name: float(value) for name, value in measured.items()}
 
 
-def roll_out(roles: Roles, prompts: Sequence[EncodedPrompt], config: RolloutConfig, *, seed: int) -> Episodes:
-    """One response of the policy to each prompt."""
+def roll_out(
+    roles: Roles, prompts: Sequence[EncodedPrompt], config: RolloutConfig, *, seed: int, logprobs: bool = False
+) -> Episodes:
+    """One response of the policy to each prompt; with `logprobs`, also how likely the sampler drew its tokens."""
     rollout = generate(
         roles.policy,
         [prompt.ids for prompt in prompts],
@@ -120,9 +129,10 @@ def roll_out(roles: Roles, prompts: Sequence[EncodedPrompt], config: RolloutConf
         pad_token_id=roles.tokenizer.pad_token_id,
         config=config,
         generator_seed=seed,
+        logprobs=logprobs,
     )
     texts = [roles.template.decode(ids) for ids in rollout.response_ids]
-    return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts)
+    return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts, rollout.logprobs)
 
 
 def score(roles: Roles, episodes: Episodes, *, token_budget: int) -> Tensor:
@@ -172,8 +182,13 @@ def make_experience(
     config: PPOConfig,
     kl_coef: float,
     temperature: float,
+    score_std: float = 1.0,
+    rollout_logprobs: Sequence[Sequence[float]] | None = None,
 ) -> Experience:
     """Log-probs, values, rewards, advantages and returns of a batch, one forward pass of each model.
+
+    score_std:        what scores are divided by.
+    rollout_logprobs: the sampler's, row by row, where they are to be corrected for.
 
     The forward passes run on the micro-batches of the first epoch, so its ratios start at exactly 1: another shape
     would round otherwise.
@@ -196,8 +211,13 @@ def make_experience(
         score_clip=config.score_clip,
         missing_eos_penalty=config.missing_eos_penalty,
         missing_eos_score=config.missing_eos_score,
+        std=score_std,
     )
     mask = batch.response_mask
+    if config.length_penalty > 0:
+        adjusted = adjusted - length_penalties(
+            mask.sum(-1), penalty=config.length_penalty, free=config.length_penalty_from
+        )
     rewards = token_rewards(
         adjusted,
         old_logprobs,
@@ -211,6 +231,11 @@ def make_experience(
     returns = (advantages + values).where(mask, 0.0)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
+    sampler_logprobs = correction = None
+    if rollout_logprobs is not None:
+        sampler_logprobs = torch.zeros_like(old_logprobs)
+        sampler_logprobs[mask] = torch.tensor([x for row in rollout_logprobs for x in row], device=mask.device)
+        correction = truncated_ratio(old_logprobs, sampler_logprobs, mask, cap=config.rollout_correction_cap)
     return Experience(
         batch=batch,
         minibatches=minibatches,
@@ -223,6 +248,8 @@ def make_experience(
         returns=returns if roles.value_model is not None else None,
         entropy=entropies,
         kl_coef=kl_coef,
+        rollout_logprobs=sampler_logprobs,
+        correction=correction,
     )
 
 

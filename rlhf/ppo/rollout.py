@@ -17,6 +17,7 @@ from rlhf.config import RolloutConfig
 from rlhf.data.encoding import context_of
 from rlhf.data.records import Prompt, Sampler
 from rlhf.errors import UserError
+from rlhf.rl.logprobs import token_logprobs
 from rlhf.tracking import Progress
 from rlhf.tracking import progress as progress_bar
 
@@ -35,6 +36,7 @@ class Rollout:
 
     response_ids: list[list[int]]  # without padding; the last one is the end token where `ended`
     ended: list[bool]  # False: cut at rollout.max_new_tokens
+    logprobs: list[list[float]] | None = None  # of response_ids, as they were drawn; None where nobody asked
 
 
 @torch.no_grad()
@@ -47,13 +49,14 @@ def generate(
     config: RolloutConfig,
     generator_seed: int,
     progress: str | None = None,
+    logprobs: bool = False,
 ) -> Rollout:
     """One response for each prompt, drawn from softmax(logits / config.temperature) in float32.
 
     Every prompt has its own stream of uniform numbers, fixed by `generator_seed` and its place in `prompt_ids`; token t
     is the inverse of the cumulative distribution at the stream's t-th number. So neither batching nor the dropping of
     finished rows changes what is drawn, beyond rounding. The model's own generation_config is never read.
-    `progress` is the description of a bar over responses; None shows none.
+    `progress` is the description of a bar over responses; None shows none. `logprobs` asks for those of what is drawn.
     Raises UserError when a prompt and config.max_new_tokens do not fit the model's context.
     """
     longest = max((len(ids) for ids in prompt_ids), default=0)
@@ -68,24 +71,29 @@ def generate(
     uniforms = torch.rand((len(prompt_ids), config.max_new_tokens), generator=generator, dtype=torch.float64)
     by_length = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]), reverse=True)
     responses: list[list[int]] = [[] for _ in prompt_ids]
+    responses_logprobs: list[list[float]] | None = [[] for _ in prompt_ids] if logprobs else None
     bar: Progress[None] = progress_bar(
         len(prompt_ids), progress or "", "response", enabled=progress is not None, leave=False
     )
     with _evaluating(model), bar:
         for start in range(0, len(by_length), config.batch_size):
             rows = by_length[start : start + config.batch_size]
-            tokens = _decode(
+            tokens, batch_logprobs = _decode(
                 model,
                 [prompt_ids[i] for i in rows],
                 uniforms[rows],
                 eos_token_id=eos_token_id,
                 pad_token_id=pad_token_id,
                 temperature=config.temperature,
+                logprobs=logprobs,
             )
             for row, sampled in zip(rows, tokens.tolist(), strict=True):
                 responses[row] = sampled[: sampled.index(eos_token_id) + 1] if eos_token_id in sampled else sampled
+            if responses_logprobs is not None:
+                for row, drawn in zip(rows, batch_logprobs.tolist(), strict=True):
+                    responses_logprobs[row] = drawn[: len(responses[row])]
             bar.update(len(rows))
-    return Rollout(responses, [ids[-1] == eos_token_id for ids in responses])
+    return Rollout(responses, [ids[-1] == eos_token_id for ids in responses], responses_logprobs)
 
 
 def sampler(
@@ -126,10 +134,12 @@ def _decode(
     eos_token_id: int,
     pad_token_id: int,
     temperature: float,
-) -> Tensor:
+    logprobs: bool,
+) -> tuple[Tensor, Tensor]:
     """Sampled tokens of one batch, (batch, new_tokens) int64; what follows a row's first end token means nothing.
 
     prompt_ids: longest first.  uniforms: (batch, new_tokens) float64 in [0, 1).
+    Beside them their log-probs, (batch, new_tokens) float32, which mean nothing unless `logprobs`.
     """
     device = _device(model)
     batch, new_tokens = uniforms.shape
@@ -137,6 +147,7 @@ def _decode(
     lengths = torch.tensor([len(ids) for ids in prompt_ids], device=device)
     uniforms = uniforms.to(device)
     sampled = torch.full((batch, new_tokens), eos_token_id, device=device)
+    drawn = torch.zeros(batch, new_tokens, device=device)
     # Left padding: column `width + t` is every row's t-th new token.
     mask = torch.arange(width + new_tokens, device=device) >= (width - lengths)[:, None]
     rows = torch.arange(batch, device=device)
@@ -146,6 +157,8 @@ def _decode(
     for step in range(new_tokens):
         tokens = _inverse_cdf(logits, uniforms[rows, step], temperature)
         sampled[rows, step] = tokens
+        if logprobs:
+            drawn[rows, step] = token_logprobs(logits, tokens, temperature=temperature)
         finished |= tokens == eos_token_id
         count = int(finished.sum())
         if count == len(rows) or step + 1 == new_tokens:
@@ -162,7 +175,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    return sampled
+    return sampled, drawn
 
 
 def _prefill(

@@ -1,4 +1,4 @@
-"""What PPO trains and what a checkpoint holds: two engines, the averaged policy, the KL controller."""
+"""What PPO trains and what a checkpoint holds: engines, the averaged policy, the KL controller and the like."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rlhf.config import Config
+from torch import Tensor
+
+from rlhf.config import Config, Keep
 from rlhf.engine import Engine, lr_factor
+from rlhf.ppo.best import Best
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Roles
 from rlhf.rl.kl import KLController
+from rlhf.rl.moments import RunningMoments
 from rlhf.tracking import json_value
 
 
@@ -28,6 +33,8 @@ class Training:
         )
         self.ema = EMA(roles.policy, ppo.ema_decay) if ppo.ema_decay > 0 else None
         self.kl = KLController(ppo.kl.coef, ppo.kl.target, ppo.kl.horizon)
+        self.score_moments = RunningMoments() if ppo.scale_scores else None
+        self.best = Best(roles.policy, ppo.kl.coef) if ppo.keep == Keep.best else None
         self.metrics: dict[str, float] = {}  # of the last iteration
 
     def set_learning_rates(self, iteration: int) -> None:
@@ -43,6 +50,13 @@ class Training:
             )
             engine.set_lr_factor(factor)
 
+    def score_std(self, scores: Tensor) -> float:
+        """What this batch's scores are divided by: with ppo.scale_scores the deviation of all so far, else 1."""
+        if self.score_moments is None:
+            return 1.0
+        self.score_moments.update(scores)
+        return self.score_moments.std
+
     def learning_rates(self) -> dict[str, float]:
         """As metrics."""
         names = {"policy": "optim/lr", "value_model": "optim/value_lr"}
@@ -54,7 +68,13 @@ class Training:
 
     @contextmanager
     def saved_policy(self) -> Iterator[None]:
-        """Inside, the policy is the one that is saved: the average where there is one."""
+        """Inside, the policy is the one that is saved: the best where that is kept, else as `evaluated_policy`."""
+        with self.evaluated_policy() if self.best is None else self.best.applied():
+            yield
+
+    @contextmanager
+    def evaluated_policy(self) -> Iterator[None]:
+        """Inside, the policy is the one that evaluations are of: the average where there is one."""
         if self.ema is None:
             yield
         else:
@@ -65,9 +85,14 @@ class Training:
         """Write all of it into a checkpoint's folder."""
         for role, engine in self._engines().items():
             engine.save(folder, role)
+        state: dict[str, Any] = {"kl": self.kl.state_dict(), "metrics": json_value(self.metrics)}
         if self.ema is not None:
             self.ema.save(folder / "ema.safetensors")
-        state = {"kl": self.kl.state_dict(), "metrics": json_value(self.metrics)}
+        if self.best is not None:
+            self.best.save(folder / "best.safetensors")
+            state["best"] = self.best.state_dict()
+        if self.score_moments is not None:
+            state["score_moments"] = self.score_moments.state_dict()
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -77,5 +102,10 @@ class Training:
         if self.ema is not None:
             self.ema.load(folder / "ema.safetensors")
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if self.best is not None:
+            self.best.load(folder / "best.safetensors")
+            self.best.load_state_dict(state["best"])
         self.kl.load_state_dict(state["kl"])
+        if self.score_moments is not None:
+            self.score_moments.load_state_dict(state["score_moments"])
         self.metrics = {name: value for name, value in state["metrics"].items() if value is not None}

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf.config import KLPlacement, PPOConfig
+from rlhf.config import KLPlacement, LossMean, PPOConfig
 from rlhf.engine import Engine, NonFiniteLossError
 from rlhf.ppo.batching import MicroBatch, micro_batches, response_logits, response_values
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Experience
 from rlhf.ppo.order import permutation, seed_for
 from rlhf.rl.kl import k3
-from rlhf.rl.logprobs import token_logprobs
-from rlhf.rl.losses import kl_loss, policy_loss, value_loss
+from rlhf.rl.logprobs import entropy, token_logprobs
+from rlhf.rl.losses import kl_loss, masked_mean, policy_loss, sequence_weights, value_loss
 
 
 def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:
@@ -44,36 +44,46 @@ def update(
     policy, value_model: None leaves that one as it is.
     pretraining: (steps * sequences a step, sequence_length) int64, text whose loss joins each step (ptx).
     ema: moved after every step.
-    Returns means over steps of the losses and the like; policy/ratio_max is the largest of all.
+    A step before which policy/approx_kl exceeds config.target_kl is not taken, nor is any after it.
+    Returns means over steps taken of the losses and the like; policy/ratio_max is the largest of all.
     Raises NonFiniteLossError before the step that a loss or gradient would have spoilt.
     """
     steps: list[dict[str, float]] = []
     total_steps = config.epochs * config.num_minibatches
-    for epoch in range(config.epochs):
-        minibatches = experience.minibatches
-        if epoch > 0:
-            minibatches = split_minibatches(
-                len(experience.scores), config.num_minibatches, seed_for(seed, "epoch", epoch)
+    stopped = False
+    for rows in _minibatches(experience, config, seed):
+        metrics = _accumulate(policy, value_model, experience, rows, config, temperature)
+        stopped = config.target_kl is not None and metrics.get("policy/approx_kl", 0.0) > config.target_kl
+        if stopped:
+            for engine in filter(None, (policy, value_model)):
+                engine.clear()
+            break
+        if policy is not None and pretraining is not None:
+            text = pretraining.chunk(total_steps)[len(steps)]
+            metrics["policy/ptx_loss"] = accumulate_ptx(
+                policy, text, coef=config.ptx.coef, token_budget=config.micro_batch_tokens
             )
-        for rows in minibatches:
-            metrics = _accumulate(policy, value_model, experience, rows, config, temperature)
-            if policy is not None and pretraining is not None:
-                text = pretraining.chunk(total_steps)[len(steps)]
-                metrics["policy/ptx_loss"] = accumulate_ptx(
-                    policy, text, coef=config.ptx.coef, token_budget=config.micro_batch_tokens
-                )
-            _refuse_non_finite(metrics)
-            if policy is not None:
-                metrics["optim/grad_norm"] = policy.step()
-                if ema is not None:
-                    ema.update()
-            if value_model is not None:
-                metrics["optim/value_grad_norm"] = value_model.step()
-            steps.append(metrics)
+        _refuse_non_finite(metrics)
+        if policy is not None:
+            metrics["optim/grad_norm"] = policy.step()
+            if ema is not None:
+                ema.update()
+        if value_model is not None:
+            metrics["optim/value_grad_norm"] = value_model.step()
+        steps.append(metrics)
     means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
     if policy is not None:
         means["policy/ratio_max"] = max(step["policy/ratio_max"] for step in steps)
+    if config.target_kl is not None:
+        means["policy/early_stop"] = float(stopped)
     return means
+
+
+def _minibatches(experience: Experience, config: PPOConfig, seed: int) -> Iterator[list[int]]:
+    """Rows of every minibatch of the update, epoch by epoch; the first epoch's are those of the experience."""
+    yield from experience.minibatches
+    for epoch in range(1, config.epochs):
+        yield from split_minibatches(len(experience.scores), config.num_minibatches, seed_for(seed, "epoch", epoch))
 
 
 def _accumulate(
@@ -87,12 +97,15 @@ def _accumulate(
     """Add one minibatch's gradients, micro-batch by micro-batch, each divided by the whole minibatch's tokens."""
     batch = experience.batch
     count = int(batch.response_mask[rows].sum())
+    weights = None
+    if config.loss_mean == LossMean.sequence:
+        weights = sequence_weights(batch.response_mask, mean_length=count / len(rows))
     sums: dict[str, Tensor] = {}
     ratios: list[float] = []
     for micro in micro_batches(batch, rows, config.micro_batch_tokens):
         parts: dict[str, Tensor] = {}
         if policy is not None:
-            parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count)
+            parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count, weights)
             ratios.append(largest)
         if value_model is not None:
             parts |= _accumulate_value(value_model, experience, micro, config, count)
@@ -102,19 +115,38 @@ def _accumulate(
 
 
 def _accumulate_policy(
-    policy: Engine, experience: Experience, micro: MicroBatch, config: PPOConfig, temperature: float, count: int
+    policy: Engine,
+    experience: Experience,
+    micro: MicroBatch,
+    config: PPOConfig,
+    temperature: float,
+    count: int,
+    weights: Tensor | None,
 ) -> tuple[dict[str, Tensor], float]:
     """Add a micro-batch's gradients to the policy's; its share of the minibatch's metrics, and its largest ratio."""
     old_logprobs = micro.select(experience.old_logprobs)
     everything = torch.ones_like(old_logprobs, dtype=torch.bool)
-    logprobs = token_logprobs(response_logits(policy.model, micro), micro.response_ids, temperature=temperature)
+    in_mean = micro.select(weights) if weights is not None else None
+    # What is a mean over sampled tokens is corrected for who sampled them; entropy is over all tokens there are.
+    of_samples = in_mean
+    if experience.correction is not None:
+        correction = micro.select(experience.correction)
+        of_samples = correction if in_mean is None else in_mean * correction
+    logits = response_logits(policy.model, micro)
+    logprobs = token_logprobs(logits, micro.response_ids, temperature=temperature)
+    bonus = None
+    if config.entropy_coef > 0:
+        bonus = masked_mean(entropy(logits, temperature=temperature), everything, count, in_mean)
+    del logits  # the largest tensor here, which backward does not need
     loss, clipfrac = policy_loss(
         logprobs,
         old_logprobs,
         micro.select(experience.advantages),
         everything,
         clip_range=config.clip_range,
+        dual_clip=config.dual_clip,
         count=count,
+        weights=of_samples,
     )
     now = logprobs.detach()
     parts = {
@@ -130,9 +162,12 @@ def _accumulate_policy(
             everything,
             estimator=config.kl.estimator.value,
             count=count,
+            weights=of_samples,
         )
         parts["policy/kl_loss"] = kl.detach()
         loss = loss + experience.kl_coef * kl
+    if bonus is not None:
+        loss = loss - config.entropy_coef * bonus
     policy.backward(loss)
     return parts, float((now - old_logprobs).max().exp())
 

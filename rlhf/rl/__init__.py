@@ -1,1 +1,1 @@
-"""Pure tensor maths of RLHF. Imports torch alone: no config, no models, no state but the KL controller's."""
+"""Pure tensor maths of RLHF. Imports torch alone: no config, no models; of state, KL controller and moments alone."""

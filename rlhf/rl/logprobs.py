@@ -20,10 +20,9 @@ def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0) 
     return -losses.view(tokens.shape)
 
 
-@torch.no_grad()
 def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Entropy of softmax(logits / temperature), in nats; (..., vocab) any float dtype -> (...) float32, no gradient."""
+    """Entropy of softmax(logits / temperature), in nats; (..., vocab) any float dtype -> (...) float32."""
     logprobs = (logits.float() / temperature).log_softmax(-1)
-    # A token of probability 0 (logit -inf) adds 0, the limit of p log p, and not 0 * -inf.
-    terms = torch.where(logprobs > -torch.inf, logprobs.exp() * logprobs, 0.0)
+    # A token of probability 0 (logit -inf) adds 0, the limit of p log p, and not 0 * -inf, in the gradient too.
+    terms = logprobs.exp() * logprobs.where(logprobs > -torch.inf, 0.0)
     return -terms.sum(-1)

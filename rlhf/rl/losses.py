@@ -19,22 +19,47 @@ def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None, we
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float, count: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_range: float,
+    count: float,
+    dual_clip: float = 0.0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The clipped surrogate (arXiv:1707.06347, eq. 7), negated, and the share of tokens at which it is clipped.
+    """The clipped surrogate (arXiv:1707.06347, eq. 7), negated, and the share of tokens at which a clip decides.
 
     logprobs, old_logprobs, advantages: one shape, float32; the policy's now, at rollout time, and the advantages.
     mask:  that shape, bool, True on response tokens.
     count: what both sums are divided by: the response tokens of the whole minibatch, over all micro-batches and ranks.
-    Returns two scalars; only the first has a gradient. Clipped means the clipped branch is the smaller one, where the
-    gradient is 0, and not merely a ratio out of range.
+    dual_clip: c > 1 of arXiv:1912.09729: where the advantage is below 0 the surrogate stays above c * advantage, so
+               that a bad token that grew likely has a bounded loss; 0 leaves it unbounded, as PPO's paper.
+    weights: that shape, float32, each token's weight in the loss, 1 on average; None weighs all alike.
+    Returns two scalars; only the first has a gradient. Clipped means a clip has the say, so that the gradient is 0, and
+    not merely a ratio out of range.
     """
     ratio = (logprobs - old_logprobs).where(mask, 0.0).exp()
     advantages = advantages.where(mask, 0.0)
     plain = ratio * advantages
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
-    loss = masked_mean(-torch.minimum(plain, clipped), mask, count)
-    return loss, masked_mean((clipped < plain).float(), mask, count).detach()
+    surrogate, decided = torch.minimum(plain, clipped), clipped < plain
+    if dual_clip > 0:
+        least = dual_clip * advantages
+        bounded = (advantages < 0) & (surrogate < least)
+        surrogate, decided = torch.where(bounded, least, surrogate), decided | bounded
+    return masked_mean(-surrogate, mask, count, weights), masked_mean(decided.float(), mask, count).detach()
+
+
+def sequence_weights(mask: Tensor, *, mean_length: float) -> Tensor:
+    """Weights that make a mean over tokens the mean over responses of each response's own mean.
+
+    mask: (batch, response) bool, True on response tokens, at least one a row.
+    mean_length: tokens over responses of the whole minibatch, over all micro-batches and ranks.
+    Returns (batch, response) float32, mean_length / the row's length on its tokens, 0 where mask is False.
+    """
+    return (mean_length / mask.sum(-1, keepdim=True)).where(mask, 0.0)
 
 
 def kl_loss(

@@ -15,18 +15,30 @@ def adjusted_scores(
     score_clip: float,
     missing_eos_penalty: float,
     missing_eos_score: float | None = None,
+    std: float = 1.0,
 ) -> Tensor:
-    """Scores cut to [-score_clip, score_clip], then less `missing_eos_penalty` where the response did not end.
+    """Scores over `std`, cut to [-score_clip, score_clip], less `missing_eos_penalty` where the response did not end.
 
     A `missing_eos_score` is the whole score of such a response instead (the EOS trick of arXiv:2403.17031).
 
     scores: (batch,) float32.  ended: (batch,) bool.  score_clip 0 does not cut.
     Returns (batch,) float32. The penalty comes after the cut, so that a cut score still feels it.
     """
+    scores = scores / std
     if score_clip > 0:
         scores = scores.clamp(-score_clip, score_clip)
     unended = scores - missing_eos_penalty if missing_eos_score is None else scores.new_tensor(missing_eos_score)
     return torch.where(ended, scores, unended)
+
+
+def length_penalties(lengths: Tensor, *, penalty: float, free: int) -> Tensor:
+    """`penalty` for each response token beyond the `free` first ones, to be taken from the score.
+
+    The soft overlong punishment of DAPO (arXiv:2503.14476, eq. 13) is `penalty` 1 / L_cache from L_max - L_cache on.
+
+    lengths: (batch,) int64, response tokens, the end token included.  Returns (batch,) float32, 0 or more.
+    """
+    return penalty * (lengths - free).clamp(min=0).float()
 
 
 def token_rewards(

@@ -43,6 +43,19 @@ def test_every_token_is_the_inverse_cdf_of_a_plain_forward(architecture: str) ->
     assert set(drawn.ended) == {True, False}, "the test needs rows that finish early and rows that do not"
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logprobs_when_asked_for_are_those_of_a_plain_forward_and_change_no_token(architecture: str) -> None:
+    model, prompts = tiny_model(architecture), PROMPTS * 3
+    config = RolloutConfig(max_new_tokens=12, temperature=0.7, batch_size=7)
+    ids = {"eos_token_id": EOS, "pad_token_id": PAD}
+    drawn = generate(model, prompts, **ids, config=config, generator_seed=3, logprobs=True)
+    assert drawn.response_ids == run(model, prompts, seed=3, temperature=0.7, batch_size=7).response_ids
+    assert drawn.logprobs is not None
+    for prompt, response, logprobs in zip(prompts, drawn.response_ids, drawn.logprobs, strict=True):
+        plain = [plain_next(model, prompt + response[:t], 0.7)[token].log() for t, token in enumerate(response)]
+        assert logprobs == pytest.approx([float(x) for x in plain], abs=1e-4)
+
+
 def test_sampled_frequencies_match_softmax_of_scaled_logits() -> None:
     model = tiny_model("llama")
     n = 4000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import types
 from typing import Any
 
@@ -10,7 +12,15 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from rlhf.config import OptimConfig, PPOConfig, PtxConfig, ZeroConfig
+from rlhf.config import (
+    KLConfig,
+    KLPlacement,
+    LossMean,
+    OptimConfig,
+    PPOConfig,
+    PtxConfig,
+    ZeroConfig,
+)
 from rlhf.engine import Engine, NonFiniteLossError
 from rlhf.ppo import update as update_module
 from rlhf.ppo.batching import sequences
@@ -119,6 +129,93 @@ def test_both_gradients_of_ptx_are_in_one_step() -> None:
     assert abs(norms[1] - alone) > 1e-3
 
 
+def test_micro_batching_changes_no_gradient_with_every_option_on() -> None:
+    options: dict[str, Any] = {
+        "loss_mean": LossMean.sequence,
+        "dual_clip": 2.0,
+        "entropy_coef": 0.1,
+        "kl": KLConfig(placement=KLPlacement.loss),
+    }
+    roles, experience, _ = build(**options)
+    lengths = experience.batch.response_mask.sum(-1, keepdim=True).float()
+    experience = dataclasses.replace(experience, correction=(1 / lengths).expand_as(experience.old_logprobs))
+    found = []
+    for budget in BUDGETS:
+        policy, value_model = engines(roles)
+        config = PPOConfig(batch_size=N, num_minibatches=1, micro_batch_tokens=budget, **options)
+        metrics = update_module._accumulate(policy, value_model, experience, list(range(N)), config, 1.0)
+        found.append((gradients(policy), metrics))
+        policy.clear()
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6, rtol=1e-4)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-5)
+
+
+def test_target_kl_leaves_the_rest_of_the_iteration_out() -> None:
+    roles, experience, config = build(epochs=8, num_minibatches=2, target_kl=1e-3)
+    before = [p.clone() for p in roles.policy.parameters()]
+    policy, value_model = engines(roles, lr=1e-2)
+    metrics = update(policy, value_model, experience, config, temperature=1.0, seed=0)
+    steps = int(policy.optimizer.state[policy.masters[0]]["step"])
+    assert 0 < steps < 16
+    assert int(value_model.optimizer.state[value_model.masters[0]]["step"]) == steps
+    assert metrics["policy/early_stop"] == 1
+    assert metrics["policy/approx_kl"] <= 1e-3
+    assert not all(torch.equal(one, other) for one, other in zip(before, roles.policy.parameters(), strict=True))
+    assert all(p.grad is None for p in (*policy.parameters, *value_model.parameters))
+
+    roles, experience, config = build(epochs=2, target_kl=1e6)
+    assert update(*engines(roles), experience, config, temperature=1.0, seed=0)["policy/early_stop"] == 0
+
+
+def test_entropy_bonus_raises_the_entropy() -> None:
+    after = []
+    for coef in (0.0, 10.0):
+        roles, experience, config = build(epochs=8, entropy_coef=coef)
+        update(*engines(roles, lr=1e-2), experience, config, temperature=1.0, seed=0)
+        again = make_experience(
+            roles,
+            experience.batch,
+            experience.scores,
+            [True] * N,
+            experience.minibatches,
+            config=config,
+            kl_coef=0.1,
+            temperature=1.0,
+        )
+        after.append(again.metrics()["policy/entropy"])
+    assert after[1] > after[0] + 0.1
+
+
+def test_correction_weighs_each_token_s_loss_by_policy_over_sampler_up_to_the_cap() -> None:
+    roles, plain, _ = build(whiten_advantages=False)
+    config = PPOConfig(batch_size=N, num_minibatches=1, epochs=1, whiten_advantages=False, rollout_correction_cap=2.0)
+    lengths = plain.batch.response_mask.sum(-1).tolist()
+    # The first half was drawn at a third of the trainer's probability, the rest at twice it.
+    shifts = [-math.log(3.0) if row < N // 2 else math.log(2.0) for row in range(N)]
+    sampled = [
+        [x + shift for x in row[:length].tolist()]
+        for row, length, shift in zip(plain.old_logprobs, lengths, shifts, strict=True)
+    ]
+    corrected = make_experience(
+        roles,
+        plain.batch,
+        plain.scores,
+        [True] * N,
+        plain.minibatches,
+        config=config,
+        kl_coef=0.1,
+        temperature=1.0,
+        rollout_logprobs=sampled,
+    )
+    mask = plain.batch.response_mask
+    weights = torch.tensor([[2.0 if row < N // 2 else 0.5] for row in range(N)]).expand_as(mask).where(mask, 0.0)
+    assert corrected.correction is not None
+    assert torch.allclose(corrected.correction, weights, rtol=1e-4)
+    loss = update_module._accumulate(*engines(roles), corrected, list(range(N)), config, 1.0)["policy/loss"]
+    assert loss == pytest.approx(-float((plain.advantages * weights).sum() / mask.sum()), rel=1e-3, abs=1e-5)
+    assert corrected.metrics()["rollout/correction"] == pytest.approx(float(weights.sum() / mask.sum()), rel=1e-4)
+
+
 @pytest.mark.parametrize("broken", ["advantages", "returns"])
 def test_a_loss_that_is_not_finite_stops_before_anything_moves(broken: str) -> None:
     roles, experience, config = build()
@@ -163,14 +260,23 @@ def test_later_epochs_shuffle_rows_into_other_minibatches(monkeypatch: pytest.Mo
     assert sorted(seen[0]) != sorted(seen[2]) != sorted(seen[4])
 
 
-def test_value_clip_range_zero_and_whitening_change_the_update() -> None:
+def test_each_option_of_the_losses_changes_the_update() -> None:
     def moved(**config: Any) -> torch.Tensor:
         roles, experience, settings = build(epochs=4, **config)
         update(*engines(roles, lr=1e-2), experience, settings, temperature=1.0, seed=0)
         return torch.cat([p.detach().flatten() for m in (roles.policy, roles.value_model) for p in m.parameters()])
 
     plain = moved()
-    for change in ({"value_clip_range": 0.0}, {"whiten_advantages": False}, {"whiten_rewards": True}):
+    for change in (
+        {"value_clip_range": 0.0},
+        {"whiten_advantages": False},
+        {"whiten_rewards": True},
+        {"dual_clip": 1.01},
+        {"entropy_coef": 0.1},
+        {"loss_mean": LossMean.sequence},
+        {"target_kl": 1e-4},
+        {"kl": KLConfig(placement=KLPlacement.loss)},
+    ):
         assert not torch.equal(plain, moved(**change)), change
 
 

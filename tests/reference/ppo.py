@@ -56,6 +56,17 @@ def kl_loss(estimator: str, new: list[Row], old: list[Row], ref: list[Row]) -> f
     return sum(terms) / len(terms)
 
 
+def length_penalty(length: int, penalty: float, free: int) -> float:
+    return sum(penalty for token in range(length) if token >= free)
+
+
+def running_std(batches: list[Row]) -> float:
+    """Standard deviation of every number of every batch, all kept."""
+    everything = [x for batch in batches for x in batch]
+    mean = sum(everything) / len(everything)
+    return math.sqrt(sum((x - mean) ** 2 for x in everything) / len(everything))
+
+
 def rewards(score: float, logprobs: Row, ref_logprobs: Row, kl_coef: float, estimator: str = "k1") -> Row:
     """arXiv:2203.02155, eq. 2: r(x, y) - beta log(pi / pi_SFT), the log-ratio spread over its tokens."""
     out = []
@@ -101,17 +112,41 @@ def whitened(rows: list[Row], shift_mean: bool) -> list[Row]:
     return [[(x - mean) / std + (0.0 if shift_mean else mean) for x in row] for row in rows]
 
 
-def policy_loss(new: list[Row], old: list[Row], advantages: list[Row], clip_range: float) -> tuple[float, float]:
-    """arXiv:1707.06347, eq. 7, averaged over all tokens, negated; and the share where the clip decides."""
-    total, clipped, count = 0.0, 0, 0
-    for new_row, old_row, advantage_row in zip(new, old, advantages, strict=True):
-        for n, o, advantage in zip(new_row, old_row, advantage_row, strict=True):
+def policy_loss(
+    new: list[Row],
+    old: list[Row],
+    advantages: list[Row],
+    clip_range: float,
+    dual_clip: float = 0.0,
+    corrections: list[Row] | None = None,
+    by_sequence: bool = False,
+) -> tuple[float, float]:
+    """arXiv:1707.06347, eq. 7, averaged over all tokens, negated; and the share where a clip decides.
+
+    dual_clip: c of arXiv:1912.09729, max(min(...), c A) where A < 0.  corrections: a factor for each token's loss.
+    by_sequence: the mean over rows of each row's mean (arXiv:2402.03300, eq. 3) in place of that over tokens.
+    """
+    losses: list[Row] = []
+    clipped = 0
+    for i, (new_row, old_row, advantage_row) in enumerate(zip(new, old, advantages, strict=True)):
+        losses.append([])
+        for t, (n, o, advantage) in enumerate(zip(new_row, old_row, advantage_row, strict=True)):
             ratio = math.exp(n) / math.exp(o)
             bounded = min(max(ratio, 1 - clip_range), 1 + clip_range)
-            total -= min(ratio * advantage, bounded * advantage)
-            clipped += bounded * advantage < ratio * advantage
-            count += 1
-    return total / count, clipped / count
+            surrogate = min(ratio * advantage, bounded * advantage)
+            decided = bounded * advantage < ratio * advantage
+            if dual_clip > 0 and advantage < 0 and surrogate < dual_clip * advantage:
+                surrogate, decided = dual_clip * advantage, True
+            clipped += decided
+            losses[-1].append(-surrogate * (corrections[i][t] if corrections is not None else 1.0))
+    count = sum(len(row) for row in losses)
+    if by_sequence:
+        return sum(sum(row) / len(row) for row in losses) / len(losses), clipped / count
+    return sum(sum(row) for row in losses) / count, clipped / count
+
+
+def truncated_ratio(policy: float, sampler: float, cap: float) -> float:
+    return min(math.exp(policy) / math.exp(sampler), cap)
 
 
 def value_loss(values: list[Row], old: list[Row], returns: list[Row], clip_range: float) -> float:

@@ -41,4 +41,13 @@ def test_half_precision_logits_give_float32_logprobs() -> None:
 
 
 def test_entropy_takes_a_token_that_cannot_be_drawn() -> None:
-    assert entropy(torch.tensor([[0.0, 0.0, -torch.inf]])).item() == pytest.approx(0.6931472)
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]], requires_grad=True)
+    two = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    entropies = [entropy(logits), entropy(two)]
+    assert entropies[0].item() == pytest.approx(entropies[1].item())
+    for found in entropies:
+        found.backward()
+    assert logits.grad is not None
+    assert two.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([*two.grad[0].tolist(), 0.0])
+    assert two.grad[0, 0] > 0

@@ -8,22 +8,51 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rlhf.rl.kl import ESTIMATORS
-from rlhf.rl.losses import explained_variance, kl_loss, masked_mean, policy_loss, value_loss
+from rlhf.rl.losses import explained_variance, kl_loss, masked_mean, policy_loss, sequence_weights, value_loss
 from tests.reference import ppo as reference
 from tests.rl.rows import Row, padded, ragged
 
 
-@given(fields=ragged(3), clip_range=st.sampled_from([0.1, 0.2, 0.5]))
-def test_policy_loss_matches_the_reference_and_ignores_padding(fields: list[list[Row]], clip_range: float) -> None:
-    (new, mask), (old, _), (advantages, _) = (padded(rows) for rows in fields)
+@given(fields=ragged(4), clip_range=st.sampled_from([0.1, 0.2, 0.5]), dual_clip=st.sampled_from([0.0, 1.5, 3.0]))
+def test_policy_loss_matches_the_reference_and_ignores_padding(
+    fields: list[list[Row]], clip_range: float, dual_clip: float
+) -> None:
+    (new, mask), (old, _), (advantages, _), (weights, _) = (padded(rows) for rows in fields)
     new.requires_grad_()
-    loss, clipfrac = policy_loss(new, old, advantages, mask, clip_range=clip_range, count=int(mask.sum()))
-    expected, expected_clipfrac = reference.policy_loss(*fields, clip_range)
-    assert loss.item() == pytest.approx(expected, abs=1e-4, rel=1e-4)
+    loss, clipfrac = policy_loss(
+        new, old, advantages, mask, clip_range=clip_range, count=int(mask.sum()), dual_clip=dual_clip, weights=weights
+    )
+    expected, expected_clipfrac = reference.policy_loss(*fields[:3], clip_range, dual_clip, corrections=fields[3])
+    assert loss.item() == pytest.approx(expected, abs=1e-3, rel=1e-4)
     assert clipfrac.item() == pytest.approx(expected_clipfrac)
     loss.backward()
     assert new.grad is not None
     assert bool((new.grad[~mask] == 0).all())
+
+
+@given(fields=ragged(3))
+def test_sequence_weights_make_it_the_mean_of_each_response_s_mean(fields: list[list[Row]]) -> None:
+    (new, mask), (old, _), (advantages, _) = (padded(rows) for rows in fields)
+    count = int(mask.sum())
+    weights = sequence_weights(mask, mean_length=count / len(mask))
+    loss, clipfrac = policy_loss(new, old, advantages, mask, clip_range=0.2, count=count, weights=weights)
+    expected, expected_clipfrac = reference.policy_loss(*fields, 0.2, by_sequence=True)
+    assert loss.item() == pytest.approx(expected, abs=1e-3, rel=1e-4)
+    assert clipfrac.item() == pytest.approx(expected_clipfrac)
+    assert masked_mean(weights, mask).item() == pytest.approx(1.0)
+
+
+def test_dual_clip_bounds_the_loss_of_a_bad_token_alone() -> None:
+    logprobs = torch.tensor([[3.0, 3.0]], requires_grad=True)
+    mask, zeros = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    for advantage, dual_clip, loss_of_each in ((-1.0, 0.0, math.exp(3)), (-1.0, 3.0, 3.0), (1.0, 3.0, -1.2)):
+        loss, _ = policy_loss(logprobs, zeros, zeros + advantage, mask, clip_range=0.2, count=2, dual_clip=dual_clip)
+        assert loss.item() == pytest.approx(loss_of_each, rel=1e-5)
+    loss, clipfrac = policy_loss(logprobs, zeros, zeros - 1, mask, clip_range=0.2, count=2, dual_clip=3.0)
+    loss.backward()
+    assert clipfrac == 1
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[0, 0]]
 
 
 @given(fields=ragged(3), clip_range=st.sampled_from([0.0, 0.2, 1.0]))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.rl.rewards import adjusted_scores, token_rewards
+from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from tests.reference import ppo as reference
 from tests.rl.rows import Row, padded, ragged, unpadded
 
@@ -56,3 +56,20 @@ def test_missing_eos_score_takes_the_place_of_the_score() -> None:
     scores, ended = torch.tensor([9.0, 9.0, -9.0]), torch.tensor([True, False, False])
     given = adjusted_scores(scores, ended, score_clip=0.0, missing_eos_penalty=0.0, missing_eos_score=-1.0)
     assert given.tolist() == [9.0, -1.0, -1.0]
+
+
+def test_scores_are_scaled_before_they_are_cut() -> None:
+    scaled = adjusted_scores(
+        torch.tensor([9.0, -2.0]), torch.tensor([True, False]), score_clip=2.0, missing_eos_penalty=1.0, std=4.0
+    )
+    assert scaled.tolist() == [2.0, -1.5]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    penalty=st.sampled_from([0.0, 0.25, 1.0]),
+    free=st.integers(0, 10),
+)
+def test_length_penalties_match_the_reference(lengths: list[int], penalty: float, free: int) -> None:
+    ours = length_penalties(torch.tensor(lengths), penalty=penalty, free=free).tolist()
+    assert ours == pytest.approx([reference.length_penalty(length, penalty, free) for length in lengths])

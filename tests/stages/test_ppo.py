@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Advantage,
     Config,
+    Keep,
     KLConfig,
     KLEstimator,
     KLPlacement,
     LoraConfig,
+    LossMean,
     ModelConfig,
     OptimConfig,
     PPOConfig,
@@ -32,6 +37,7 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Sampler, Split
 from rlhf.errors import UserError
 from rlhf.pipeline import StageContext
+from rlhf.ppo import experience
 from rlhf.tracking import Tracker
 from stages import ppo
 from tests.tiny import save_tiny_model
@@ -161,7 +167,9 @@ def test_kl_is_zero_before_training_and_measured_at_coefficient_zero(
 def test_resuming_gives_the_bits_of_never_having_stopped(
     parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings(kl=KLConfig(coef=0.1, target=2.0, horizon=50), ema_decay=0.9, ptx=PtxConfig(0.5, 0.5, 8))
+    config = settings(
+        kl=KLConfig(coef=0.1, target=2.0, horizon=50), ema_decay=0.9, ptx=PtxConfig(0.5, 0.5, 8), scale_scores=True
+    )
     whole = run(config, parents("llama"), tmp_path / "whole")
 
     calls = 0
@@ -328,6 +336,141 @@ def test_kl_in_the_loss_holds_the_policy_near_its_reference(
     kl = KLConfig(coef=2.0, placement=KLPlacement.loss)
     run(settings(episodes=24 * 48, batch_size=48, kl=kl, evaluate_every=0, save_every=100), parents("llama"), tmp_path)
     assert 0 < logged(tmp_path)[-1]["objective/kl"] < 0.5 * logged(sweep[0.0])[-1]["objective/kl"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"dual_clip": 1.01}, {"target_kl": 1e-4}, {"entropy_coef": 0.1}, {"loss_mean": LossMean.sequence}],
+    ids=lambda option: next(iter(option)),
+)
+def test_option_of_the_policy_loss_changes_what_is_learned(
+    option: dict[str, Any], parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    common: dict[str, Any] = {"epochs": 4, "optim": OptimConfig(lr=3e-2, min_lr_ratio=1.0)}
+    plain, _ = learned(parents("llama"), tmp_path / "plain", **common)
+    changed, final = learned(parents("llama"), tmp_path / "changed", **common, **option)
+    assert not same(plain, changed)
+    assert final.get("policy/early_stop") == (1 if "target_kl" in option else None)
+
+
+def test_a_sampler_that_draws_as_the_trainer_thinks_needs_no_correction_and_another_gets_one(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, final = learned(parents("llama"), tmp_path / "agreeing", rollout_correction_cap=2.0)
+    assert final["rollout/correction"] == pytest.approx(1.0, abs=1e-4)
+    assert 0 < final["rollout/logprob_gap"] < 1e-4
+
+    real = experience.generate
+
+    def other_sampler(*args: Any, **kwargs: Any) -> Any:
+        drawn = real(*args, **kwargs)
+        if drawn.logprobs is None:  # an evaluation's
+            return drawn
+        shifted = [[x - (5.0 if i % 2 else 0.0) for x in row] for i, row in enumerate(drawn.logprobs)]
+        return dataclasses.replace(drawn, logprobs=shifted)
+
+    monkeypatch.setattr(experience, "generate", other_sampler)
+    corrected, final = learned(parents("llama"), tmp_path / "differing", rollout_correction_cap=2.0)
+    assert 1 < final["rollout/correction"] < 2
+    assert not same(plain, corrected)
+
+
+def test_scores_are_divided_by_the_deviation_of_all_so_far_and_logged_as_they_were(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    _, plain = learned(parents("llama"), tmp_path / "plain", kl=KLConfig(coef=0.0))
+    _, scaled = learned(parents("llama"), tmp_path / "scaled", kl=KLConfig(coef=0.0), scale_scores=True)
+    first, first_scaled = logged(tmp_path / "plain")[0], logged(tmp_path / "scaled")[0]
+    assert first_scaled["objective/score"] == first["objective/score"]
+    assert first_scaled["objective/reward"] == pytest.approx(
+        first["objective/reward"] / first_scaled["objective/score_std"], rel=1e-4
+    )
+    assert scaled["objective/score_std"] != first_scaled["objective/score_std"]
+    assert scaled["objective/score"] != plain["objective/score"]
+
+
+def test_length_penalty_is_taken_for_each_token_that_is_not_free(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    for name, values in {"every": {}, "none": {"length_penalty_from": 6}}.items():
+        _, final = learned(parents("llama"), tmp_path / name, kl=KLConfig(coef=0.0), length_penalty=0.5, **values)
+        tokens = final["rollout/response_tokens"] if name == "every" else 0.0
+        assert final["objective/reward"] == pytest.approx(final["objective/score"] - 0.5 * tokens, rel=1e-4)
+
+
+def test_a_kl_budget_ends_the_run_with_the_policy_that_was_measured(
+    parents: Callable[[str], dict[str, Path]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("rlhf"), "propagate", True)
+    run(settings(episodes=96, kl=KLConfig(coef=0.0)), parents("llama"), tmp_path / "free")
+    free = [row for row in logged(tmp_path / "free") if "objective/kl" in row]
+    budget = max(row["objective/kl"] for row in free[:3])
+    over = next(row for row in free if row["objective/kl"] > budget)
+    config = settings(episodes=96, kl=KLConfig(coef=0.0), max_kl=budget)
+    with caplog.at_level(logging.INFO, logger="rlhf"):
+        final = run(config, parents("llama"), tmp_path / "held")
+    rows = [row for row in logged(tmp_path / "held") if "objective/kl" in row]
+    assert rows[-1]["step"] == over["step"] < 6
+    assert rows[-1]["objective/kl"] == over["objective/kl"] > budget
+    assert [row["objective/over_max_kl"] for row in rows] == [0.0] * (len(rows) - 1) + [1.0]
+    assert final["objective/over_max_kl"] == 1
+    assert "eval/kl" in final
+    assert "policy/loss" not in rows[-1]
+    assert f"ended after {over['step'] - 1:.0f} of 6 iterations" in caplog.text
+    saved = weights(tmp_path / "held" / "model")
+    shutil.rmtree(tmp_path / "held" / "model")
+    run(config, parents("llama"), tmp_path / "held", resume=True)
+    assert same(saved, weights(tmp_path / "held" / "model"))
+    assert len([row for row in logged(tmp_path / "held") if "objective/kl" in row]) == len(rows)
+
+
+def test_best_policy_by_score_less_kl_cost_is_kept_through_a_resume(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best is step 2: the score of step 3 is higher, and its KL costs more than that is worth."""
+    kl = KLConfig(coef=10.0)
+    run(settings(kl=kl, episodes=32), parents("llama"), tmp_path / "two_iterations")
+    expected = weights(tmp_path / "two_iterations" / "model")
+
+    def evaluations() -> Iterator[tuple[dict[str, float], list[dict[str, Any]]]]:
+        for score, cost in [(0.0, 0.0), (1.0, 0.0), (5.0, 0.1), (9.0, 1.0), (2.0, 0.0)]:
+            yield {"eval/score": score, "eval/kl": cost}, []
+
+    held = settings(kl=kl, keep=Keep.best, evaluate_every=1, save_every=1)
+    script = evaluations()
+    monkeypatch.setattr(ppo, "evaluate", lambda *args: next(script))
+    final = run(held, parents("llama"), tmp_path / "whole")
+    assert (final["eval/best_step"], final["eval/score"]) == (2, 5.0)
+    assert same(weights(tmp_path / "whole" / "model"), expected)
+
+    calls = iter(range(100))
+    real_update = ppo.update
+
+    def dies_in_the_fourth(*args: Any, **kwargs: Any) -> dict[str, float]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real_update(*args, **kwargs)
+
+    script = evaluations()
+    monkeypatch.setattr(ppo, "update", dies_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        run(held, parents("llama"), tmp_path / "stopped")
+    assert run(held, parents("llama"), tmp_path / "stopped", resume=True)["eval/best_step"] == 2
+    assert same(weights(tmp_path / "stopped" / "model"), expected)
+
+
+def test_best_policy_is_the_one_of_the_best_evaluation(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    chosen = {"episodes": 24 * 16, "kl": KLConfig(coef=0.05), "evaluate_every": 4, "save_every": 100}
+    final = run(settings(keep=Keep.best, **chosen), parents("llama"), tmp_path)
+    evaluated = {row["step"]: row["eval/score"] - 0.05 * row["eval/kl"] for row in logged(tmp_path) if "eval/kl" in row}
+    assert final["eval/best_step"] == max(evaluated, key=lambda step: evaluated[step]) > 0
+    assert final["eval/score"] - 0.05 * final["eval/kl"] == max(evaluated.values())
+    assert not same(weights(tmp_path / "model"), weights(parents("llama")["policy"]))
 
 
 @pytest.mark.parametrize("advantage", [Advantage.rloo, Advantage.group])

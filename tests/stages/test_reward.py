@@ -9,7 +9,16 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from rlhf import models, trainer
-from rlhf.config import Config, DType, LoraConfig, ModelConfig, OptimConfig, RewardConfig, RolloutConfig, TrackerConfig
+from rlhf.config import (
+    Config,
+    DType,
+    LoraConfig,
+    ModelConfig,
+    OptimConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrackerConfig,
+)
 from rlhf.data.records import Demonstration, Ranking, Sampler
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
