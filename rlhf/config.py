@@ -138,6 +138,17 @@ class LoraConfig:
 
 
 @dataclass
+class FreezeConfig:
+    """Weights that no stage trains, of the policy and of reward and value model alike; they have no optimizer state."""
+
+    names: list[str] = field(default_factory=list)  # whole parts of weights' names: embed_tokens, layers.0, *_proj
+    first_layers: int = 0  # layers, counted from the input, embeddings not included; 0: none
+
+    def __post_init__(self) -> None:
+        _require(self.first_layers >= 0, f"model.freeze.first_layers is {self.first_layers}; use 0 (none) or more.")
+
+
+@dataclass
 class ArchitectureConfig:
     """Shape of a Llama to train from nothing; read by stage=pretrain alone."""
 
@@ -165,6 +176,7 @@ class ModelConfig:
     trust_remote_code: bool = False  # runs Python that ships with the model; off unless you know the author
     gradient_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
 
 
@@ -596,6 +608,10 @@ class Config:
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 
     def __post_init__(self) -> None:
+        _require(
+            self.stage != StageName.pretrain or self.model.freeze == FreezeConfig(),
+            "model.freeze keeps weights as they were, and stage=pretrain starts from none; leave it out.",
+        )
         _require(
             self.data.source == DataSourceName.sandbox or JudgeName.gold not in self.judge.names,
             f"judge.names holds gold, which only data=sandbox has; with data={self.data.source.value} use "

@@ -7,6 +7,7 @@ usable folder holds, which settings of a model would change our sampling behind 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import json
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlhf.config import DType, LoraConfig, ModelConfig
+from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -233,6 +234,48 @@ def freeze(model: ModelT) -> ModelT:
     model.requires_grad_(False)
     model.eval()
     return model
+
+
+def freeze_parts(trained: Sequence[Any], config: FreezeConfig) -> None:
+    """Take the gradient off what `config` says, in each of the models; those are with their adapters already.
+
+    A name matches a weight if it is one or more whole parts of the weight's name, between dots; * and ? are wildcards.
+    Raises UserError for a name that no weight of any of the models has, for more layers than one has, and for a model
+    that nothing of is left to train.
+    """
+    unmatched = list(config.names)
+    for model in trained:
+        if config.first_layers > 0:
+            for layer in _first_layers(model, config.first_layers):
+                layer.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            found = [p for p in config.names if fnmatch.fnmatchcase(f".{name}.", f"*.{p}.*")]
+            if found:
+                parameter.requires_grad_(False)
+                unmatched = [p for p in unmatched if p not in found]
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(
+                f"model.freeze leaves nothing of {type(unwrap_lora(model)).__name__} to train; freeze less."
+            )
+    if unmatched:
+        example = next(name for name, _ in trained[0].named_parameters())
+        raise UserError(
+            f"model.freeze.names holds {unmatched[0]}, which no weight's name has as a whole part; the first weight is "
+            f"{example}."
+        )
+
+
+def _first_layers(model: Any, count: int) -> Sequence[nn.Module]:
+    from torch import nn
+
+    plain = unwrap_lora(model)
+    total = plain.config.get_text_config().num_hidden_layers
+    if count > total:
+        raise UserError(f"model.freeze.first_layers is {count}, but {type(plain).__name__} has {total} layers.")
+    layers = [m for m in plain.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
+    if not layers:
+        raise UserError(f"model.freeze.first_layers finds no list of layers in {type(plain).__name__}; set it to 0.")
+    return layers[0][:count]
 
 
 def disable_dropout(model: nn.Module) -> None:

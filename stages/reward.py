@@ -51,6 +51,7 @@ def run(context: StageContext) -> dict[str, float]:
 
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
+    models.freeze_parts([model], config.model.freeze)
     reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
     trainer.train(reward_trainer, context)
 

@@ -41,6 +41,7 @@ def run(context: StageContext) -> dict[str, float]:
 
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
+    models.freeze_parts([model], config.model.freeze)
     judge = sft.RewardModelJudge(context, template) if config.sft.select_by == SelectBy.reward_model else None
     sampler = sft.HeldOutSampler(context, template, held_out, judge)
     sft_trainer = sft.build_trainer(context, model, tokenizer, rows, held_out_rows, sampler)

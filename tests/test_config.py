@@ -205,6 +205,8 @@ REFUSALS = [
     (["ppo.length_penalty=-1"], "use 0 (off) or more"),
     (["ppo.max_kl=0"], "use more than 0 nats"),
     (["ppo.keep=best", "ppo.evaluate_every=0"], "set it to 1 or more"),
+    (["model.freeze.first_layers=-1"], "use 0 (none) or more"),
+    (["stage=pretrain", "model.freeze.names=[score]"], "starts from none"),
     (["compare.temperature=0"], "use more than 0"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlhf import models
-from rlhf.config import DType, LoraConfig, ModelConfig
+from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig
 from rlhf.errors import UserError
 from tests.tiny import ARCHITECTURES, build_tokenizer, save_tiny_model
 
@@ -159,6 +159,42 @@ def test_freeze_leaves_nothing_to_train(tmp_path: Path) -> None:
     model = models.freeze(models.load_causal_lm(save_tiny_model(tmp_path), ModelConfig()))
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def trained(model: Any) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_first_layers_and_named_weights_are_frozen_and_nothing_else(tmp_path: Path, architecture: str) -> None:
+    model = scorer(save_tiny_model(tmp_path, architecture))
+    everything = trained(model)
+    models.freeze_parts([model], FreezeConfig(first_layers=1))
+    in_first = {name for name in everything if ".0." in name}
+    assert trained(model) == everything - in_first
+    assert len(in_first) > 4
+    models.freeze_parts([model], FreezeConfig(names=["score", "1.*att*"]))
+    named = {name for name in everything if ".1." in name and "att" in name} | {"score.weight"}
+    assert trained(model) == everything - in_first - named
+    assert len(named) > 3
+
+
+def test_a_name_is_matched_as_whole_parts() -> None:
+    model = torch.nn.ModuleDict({"layers_1": torch.nn.Linear(1, 1), "layers_10": torch.nn.Linear(1, 1)})
+    models.freeze_parts([model], FreezeConfig(names=["layers_1"]))
+    assert trained(model) == {"layers_10.weight", "layers_10.bias"}
+
+
+def test_freezing_nothing_or_everything_is_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path, "llama")
+    policy, value_model = models.load_causal_lm(path, ModelConfig()), scorer(path)
+    for config, message in (
+        (FreezeConfig(names=["lm_head", "layer.0"]), "holds layer.0, which no weight's name has"),
+        (FreezeConfig(first_layers=3), "LlamaForCausalLM has 2 layers"),
+        (FreezeConfig(names=["model", "lm_head"]), "nothing of LlamaForCausalLM to train"),
+    ):
+        with pytest.raises(UserError, match=message):
+            models.freeze_parts([policy, value_model], config)
 
 
 def test_dtype_is_that_of_the_weights_and_scores_stay_float32(tmp_path: Path) -> None:

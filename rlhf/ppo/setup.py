@@ -42,7 +42,9 @@ def load_roles(context: StageContext) -> Roles:
     if config.lora.r > 0:
         policy = models.add_lora(policy, config.lora)
         value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
-    for model in filter(None, (policy, value_model)):
+    trained = [model for model in (policy, value_model) if model is not None]
+    models.freeze_parts(trained, config.freeze)
+    for model in trained:
         models.disable_dropout(model)
         model.to(device).eval()
         if config.gradient_checkpointing:

@@ -20,6 +20,7 @@ from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Advantage,
     Config,
+    FreezeConfig,
     Keep,
     KLConfig,
     KLEstimator,
@@ -471,6 +472,26 @@ def test_best_policy_is_the_one_of_the_best_evaluation(
     assert final["eval/best_step"] == max(evaluated, key=lambda step: evaluated[step]) > 0
     assert final["eval/score"] - 0.05 * final["eval/kl"] == max(evaluated.values())
     assert not same(weights(tmp_path / "model"), weights(parents("llama")["policy"]))
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_frozen_weights_stay_and_have_no_optimizer_state(
+    rank: int, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    config = settings(episodes=32, evaluate_every=0, ema_decay=0.5)
+    config.model.freeze = FreezeConfig(names=["embed_tokens", "mlp"], first_layers=1)
+    config.model.lora = LoraConfig(r=rank)
+    run(config, parents("llama"), tmp_path)
+    for role, folder in (("policy", "model"), ("reward_model", "value_model")):
+        before, after = weights(parents("llama")[role]), weights(tmp_path / folder)
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved
+        assert not [name for name in moved if "embed_tokens" in name or "mlp" in name or "layers.0." in name]
+    checkpoint = load_file(tmp_path / "checkpoints" / "step-2" / "policy.safetensors")
+    optimizer = torch.load(tmp_path / "checkpoints" / "step-2" / "policy_optimizer.pt", weights_only=True)
+    assert checkpoint
+    assert not [name for name in checkpoint if "mlp" in name or "layers.0." in name]
+    assert len(optimizer["state"]) == len(checkpoint)
 
 
 @pytest.mark.parametrize("advantage", [Advantage.rloo, Advantage.group])

@@ -12,6 +12,7 @@ from rlhf import models, trainer
 from rlhf.config import (
     Config,
     DType,
+    FreezeConfig,
     LoraConfig,
     ModelConfig,
     OptimConfig,
@@ -225,6 +226,17 @@ def test_lora_trains_adapters_and_head_and_saves_a_whole_model(tmp_path: Path) -
     assert all("_proj" in name or name == "score.weight" for name in changed)
     assert len(changed) > 1
     assert metrics["eval/accuracy"] > 0.6
+
+
+def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=2)
+    config.model.freeze = FreezeConfig(first_layers=1)
+    context = make(tmp_path, config)
+    stage.run(context)
+    trained, untrained = weights(context.folder.model_dir), models.load_reward_model(base, ModelConfig()).state_dict()
+    same = {name for name in trained if torch.equal(trained[name], untrained[name])}
+    assert same == {name for name in trained if "layers.0." in name}
 
 
 def test_bfloat16_trains_and_is_what_the_saved_weights_have(tmp_path: Path) -> None:

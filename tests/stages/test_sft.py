@@ -12,6 +12,7 @@ from rlhf import models, sft, trainer
 from rlhf.config import (
     Config,
     DType,
+    FreezeConfig,
     LoraConfig,
     ModelConfig,
     OnBadRow,
@@ -163,6 +164,17 @@ def test_lora_changes_only_what_it_adapts_and_saves_a_whole_model(tmp_path: Path
     assert all("attn" in name or "mlp" in name for name in changed)
     model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
     assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
+
+
+def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=1)
+    config.model.freeze = FreezeConfig(first_layers=1)
+    context = make(tmp_path, config, count=16)
+    stage.run(context)
+    trained, untrained = weights(context.folder.model_dir), weights(Path(base))
+    same = {name for name in trained if torch.equal(trained[name], untrained[name])}
+    assert same == {name for name in trained if "layers.0." in name}
 
 
 def _held_out_loss(model: Any, context: Any) -> float:
