@@ -33,10 +33,12 @@ python -m rlhf [-m] [KEY=VALUE ...]         three-stage RLHF in the style of Ins
 
 Commands
   python -m rlhf                                        the whole chain: sft, reward, ppo, compare
-  python -m rlhf stage=sft model=gpt2 data=alpaca data.path=alpaca.json          one stage
-  python -m rlhf stage=ppo ppo.kl.coef=0.1 ppo.policy=PATH ppo.reward_model=PATH
+  python -m rlhf stage=sft model=gpt2 data=alpaca data.path=alpaca.json run.name=gpt2        one stage
+  python -m rlhf stage=ppo ppo.kl.coef=0.1 run.name=kl0.1 run.parents=runs/demo              from another run's models
+  python -m rlhf stage=ppo ppo.policy=PATH ppo.reward_model=PATH run.name=mine               from any models
   python -m rlhf -m stage=ppo ppo.kl.coef=0,0.02,0.1 seed=1,2                    a sweep: six jobs, one comparison
-  python -m rlhf +recipe=instructgpt_1p3b               a paper's numbers; +debug=tiny shrinks anything to seconds
+  python -m rlhf +recipe=instructgpt_1p3b run.name=paper                         a paper's numbers
+  python -m rlhf +debug=tiny run.name=try                                        anything, shrunk to seconds
 
 Stages (stage=...)
   all         sft, reward, ppo, compare in order; finished ones are skipped, interrupted ones resume (default)
@@ -110,7 +112,8 @@ def _main(words: list[str]) -> int:
 
     from rlhf import compose
 
-    words = compose.with_model_group([word if word.startswith("-") else compose.normalise(word) for word in words])
+    words = [word if word.startswith("-") else compose.normalise(word) for word in words]
+    words = compose.debug_last(compose.with_model_group(words))
     words.sort(key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants it before the settings
     arguments = _parse(words)
     asks = (arguments.cfg, arguments.info, arguments.hydra_help, arguments.shell_completion)
@@ -240,6 +243,7 @@ def names_hub(config: Config) -> bool:
         config.ppo.policy,
         config.ppo.reward_model,
         config.ppo.value_model,
+        config.judge.reward_model,
         *config.compare.candidates.values(),
     ]
     return any(

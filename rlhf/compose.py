@@ -84,6 +84,11 @@ def with_model_group(words: Sequence[str]) -> list[str]:
     return [*words, "model=custom"] if by_path else list(words)
 
 
+def debug_last(words: Sequence[str]) -> list[str]:
+    """Puts `+debug=...` behind the other groups, whose numbers it is there to shrink; Hydra lets the last one win."""
+    return sorted(words, key=lambda word: word.partition("=")[0] == "+debug")
+
+
 def expand(arguments: argparse.Namespace) -> list[Job]:
     """Every job the command line asks for, composed and checked.
 

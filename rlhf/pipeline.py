@@ -83,6 +83,7 @@ _NOT_INPUTS = (
     "ppo.save_every",
     "pretrain.save_every",
     "compare.candidates",
+    "judge.reward_model",
 )
 # What a stage's last line shows of its metrics; a comparison prints a table of its own.
 _HEADLINES = {
@@ -272,7 +273,10 @@ def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
             "ppo.reward_model": config.ppo.reward_model,
             "ppo.value_model": config.ppo.value_model,
         },
-        StageName.compare: {f"compare.candidates/{name}": path for name, path in config.compare.candidates.items()},
+        StageName.compare: {
+            **{f"compare.candidates/{name}": path for name, path in config.compare.candidates.items()},
+            "judge.reward_model": config.judge.reward_model,
+        },
     }
     named = {}
     for key, path in keys[stage].items():
@@ -304,7 +308,7 @@ def _needed(stage: StageName, config: Config, place: Place, key: str) -> Path:
     began = next((f for f in place.candidates(stage, config) if f.manifest is not None), None)
     what = f"is unfinished in {began.path}" if began else f"is not in {' or '.join(folders)}"
     raise UserError(
-        f"The {stage.value} model that {key.partition('.')[0]} starts from {what}; make it with "
+        f"The {stage.value} model that {key.partition('.')[0]} needs {what}; make it with "
         f"`{_command(config, stage)}`, or name a model with {key}=PATH_OR_HUB_ID."
     )
 
@@ -339,13 +343,14 @@ def _candidates(config: Config, place: Place, named: Mapping[str, Path]) -> dict
     if baseline not in found and f"candidates/{baseline}" not in found:
         if baseline == StageName.sft.value:
             _needed(StageName.sft, config, place, "compare.candidates.sft")
-        names = ", ".join(role.removeprefix("candidates/") for role in found)
+        names = ", ".join(role.removeprefix("candidates/") for role in found if role != "reward_model")
         raise UserError(f"compare.baseline={baseline} is none of the candidates, which are {names or 'none yet'}.")
-    reward_model = _finished(StageName.reward, config, place)
-    if reward_model is not None:
-        found["reward_model"] = reward_model
-    elif JudgeName.reward_model in config.judge.names:
-        _needed(StageName.reward, config, place, "compare.reward_model")
+    if "reward_model" not in found:
+        reward_model = _finished(StageName.reward, config, place)
+        if reward_model is not None:
+            found["reward_model"] = reward_model
+        elif JudgeName.reward_model in config.judge.names:
+            _needed(StageName.reward, config, place, "judge.reward_model")
     return found
 
 

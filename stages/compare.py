@@ -110,7 +110,7 @@ def judge_names(config: Config, data: DataSource, parents: Mapping[str, Path]) -
     if not wanted:
         raise UserError(
             "There is no judge: this data has no gold score and the run no reward model; "
-            "run `python -m rlhf stage=reward` first."
+            "run `python -m rlhf stage=reward`, or set judge.reward_model=PATH_OR_HUB_ID."
         )
     for judge in wanted:
         if judge == JudgeName.gold and judge not in available:
@@ -121,7 +121,7 @@ def judge_names(config: Config, data: DataSource, parents: Mapping[str, Path]) -
         if judge == JudgeName.reward_model and judge not in available:
             raise UserError(
                 "judge.names holds reward_model, but the run has none; run `python -m rlhf stage=reward`, or set "
-                "ppo.reward_model=PATH_OR_HUB_ID."
+                "judge.reward_model=PATH_OR_HUB_ID."
             )
     return wanted
 

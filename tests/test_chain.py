@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
 
 
 def rlhf(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -55,3 +56,16 @@ def test_a_sweep_shares_its_parents_and_shows_its_jobs_side_by_side(tmp_path: Pa
     assert not (run / "sweep" / "ppo.kl.coef=0" / "sft").exists()
     report = json.loads((run / "compare-sweep" / "report.json").read_text())
     assert {"ppo[ppo.kl.coef=0]", "ppo[ppo.kl.coef=0.5]"} <= set(report["candidates"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_takes_a_step_of_each_stage(tmp_path: Path, recipe: str) -> None:
+    stage = "sft" if recipe.endswith("_init") else "all"
+    rlhf(tmp_path, f"recipe={recipe}", "model.path=builtin:sandbox-m", f"stage={stage}")
+    for name in ("sft",) if stage == "sft" else ("sft", "reward", "ppo", "compare"):
+        manifest = json.loads((tmp_path / "demo" / name / "manifest.json").read_text())
+        assert manifest["status"] == "complete"
+        lines = (tmp_path / "demo" / name / "metrics.jsonl").read_text().splitlines()
+        assert name == "compare" or max(json.loads(line)["step"] for line in lines) >= 1
+    if stage == "all" and recipe.startswith("instructgpt"):
+        assert any("policy/ptx_loss" in line for line in (tmp_path / "demo/ppo/metrics.jsonl").read_text().splitlines())

@@ -119,13 +119,18 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "tldr": {  # arXiv:2403.17031
         "sft.optim.lr": 3e-6,
+        "sft.batch_size": 128,
+        "sft.optim.eps": 1e-5,
         "reward.optim.lr": 3e-6,
+        "reward.batch_size": 64,
         "ppo.optim.lr": 3e-6,
         "ppo.value_optim.lr": 3e-6,
         "ppo.kl.coef": 0.05,
         "ppo.epochs": 4,
         "ppo.num_minibatches": 1,
         "ppo.episodes": 1000000,
+        "ppo.batch_size": 512,
+        "ppo.whiten_rewards": True,
         "ppo.missing_eos_score": -1.0,
         "data.max_prompt_tokens": 512,
         "data.max_response_tokens": 53,
@@ -158,6 +163,12 @@ def test_debug_shrinks_every_recipe(recipe: str) -> None:
     assert shrunk.ppo.episodes <= 32
     assert shrunk.rollout.max_new_tokens <= 8
     assert shrunk.sft.epochs == 1
+
+
+def test_debug_shrinks_a_recipe_that_is_named_after_it() -> None:
+    words = ["+debug=tiny", "+recipe=tldr", "seed=1"]
+    assert config_of(*words).ppo.episodes == 1000000  # what Hydra alone makes of it
+    assert config_of(*compose.debug_last(words)) == config_of("+recipe=tldr", "+debug=tiny", "seed=1")
 
 
 def test_recipe_and_debug_need_no_plus() -> None:

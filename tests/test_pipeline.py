@@ -196,6 +196,17 @@ def test_sft_starts_from_the_runs_own_pretraining(world: World) -> None:
     assert world.calls[-1].parents == {"base": world.base}
 
 
+def test_comparison_judges_with_the_reward_model_that_is_named(world: World) -> None:
+    judge = world.save(world.root / "judge", "judge")
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("compare", judge={"reward_model": str(judge), "names": [JudgeName.reward_model]}))
+    assert world.calls[-1].parents["reward_model"] == judge
+    with pytest.raises(UserError, match=r"judge\.reward_model"):
+        pipeline.run(world.config("compare", judge={"reward_model": "./nowhere"}))
+    with pytest.raises(UserError, match=r"stage=reward.*judge\.reward_model=PATH_OR_HUB_ID"):
+        pipeline.run(world.config("compare", judge={"names": [JudgeName.reward_model]}))
+
+
 def test_comparison_takes_what_there_is_and_what_is_named(world: World) -> None:
     mine = world.save(world.root / "mine", "mine")
     pipeline.run(world.config("sft"))

@@ -208,8 +208,13 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         axes.set_xlim(-2, 102)
         axes.set_xlabel(f"win rate against {report['baseline']} (% of prompts)")
         axes.grid(axis="y", visible=False)
-        axes.figure.legend(loc="outside lower center", ncols=min(len(names), 3))
+        axes.figure.legend(loc="outside lower center", ncols=_columns(names))
         return [finish()]
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many of these stand side by side in a legend as wide as the figure."""
+    return max(1, min(len(names), 66 // (max(map(len, names)) + 8)))
 
 
 # Title, unit, and the names under which training batches and held-out prompts log it.
@@ -245,7 +250,8 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
             axes.locator_params(axis="x", integer=True)
             axes.set_ylabel(unit)
             if len(lines) > 1:
-                axes.legend()
+                names = [candidate for candidate, _, _ in lines]
+                axes.figure.legend(loc="outside lower center", ncols=_columns(names))
             drawn.append(finish())
     return drawn
 

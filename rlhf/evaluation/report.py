@@ -55,6 +55,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 6px 12px 6px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
 th { vertical-align: bottom; color: #444; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+td:first-child { white-space: normal; min-width: 8em; }
 td small { color: #555; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 20px 24px; }
 figure { margin: 0; break-inside: avoid; }
@@ -164,7 +165,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
-        cells = [_key(colours[name]) + escape(name)]
+        cells = [_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
         for judge in judges:
             scores = candidate["judges"][judge]
             low, high = (100 * bound for bound in scores["win_rate_ci"])
