@@ -240,6 +240,7 @@ def names_hub(config: Config) -> bool:
         config.ppo.policy,
         config.ppo.reward_model,
         config.ppo.value_model,
+        *config.ppo.reward_models.values(),
         *config.compare.candidates.values(),
     ]
     return any(

@@ -49,10 +49,11 @@ def run(context: StageContext) -> dict[str, float]:
             episodes = roll_out(roles, prompts.take(iteration, ppo.batch_size), config.rollout, seed=seed)
             clock.append(time.perf_counter())
 
+            scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)
             experience = make_experience(
                 roles,
                 pack(roles, episodes),
-                score(roles, episodes, token_budget=ppo.micro_batch_tokens),
+                scores.total,
                 episodes.ended,
                 split_minibatches(ppo.batch_size, ppo.num_minibatches, seed),
                 config=ppo,
@@ -77,6 +78,7 @@ def run(context: StageContext) -> dict[str, float]:
             measured = experience.metrics()
             training.metrics = {
                 **measured,
+                **{f"objective/{name}": mean for name, mean in scores.means().items()},
                 **losses,
                 "rollout/ended": sum(episodes.ended) / ppo.batch_size,
                 "optim/lr": training.policy.lr,
