@@ -244,6 +244,7 @@ def names_hub(config: Config) -> bool:
         config.ppo.reward_model,
         config.ppo.value_model,
         config.judge.reward_model,
+        *config.ppo.reward_models.values(),
         *config.compare.candidates.values(),
     ]
     return any(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import Config
-from rlhf.config_keys import all_keys, all_nodes, did_you_mean
+from rlhf.config_keys import all_keys, all_nodes, did_you_mean, mappings
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def normalise(word: str) -> str:
     if name in groups():
         # Hydra reads a bare 3 as a number and takes only words for options.
         value = re.sub(r"(?<![\w.'\"-])(\d+)(?![\w.'\"-])", r"'\1'", value)
-    if key == name and name.rpartition(".")[0] == "compare.candidates":
+    if key == name and name.rpartition(".")[0] in mappings():
         key = f"++{name}"
     return f"{key}={value}"
 
@@ -201,7 +201,7 @@ def _check(override: Override, extra: Path | None) -> None:
                 _check_option(name, _word(option), known[name])
         return
     keys = all_keys()
-    if name.startswith("compare.candidates."):
+    if name.rpartition(".")[0] in mappings():
         return
     if name in all_nodes() or name in known:
         if not all(isinstance(value, dict) for value in values):

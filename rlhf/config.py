@@ -7,6 +7,8 @@ work raises ValueError here, before torch is imported.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -374,8 +376,13 @@ class PPOConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-6, min_lr_ratio=1.0))
     value_optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5, min_lr_ratio=1.0))
     policy: str | None = None  # where the policy starts and what its KL is measured against; None: this run's SFT
-    reward_model: str | None = None  # None: this run's
-    value_model: str | None = None  # what the value model starts from; None: the reward model
+    reward_model: str | None = None  # None: this run's, unless reward_models or reward_fn gives the score
+    reward_models: dict[str, str] = field(default_factory=dict)  # further ones by name: PATH_OR_HUB_ID
+    reward_fn: str | None = None  # a Python function, my.module:score, of prompts, responses and records
+    reward_weights: dict[str, float] = field(
+        default_factory=dict
+    )  # of reward_model (this run's then), reward_fn and the names in reward_models; 1 where not given, 0 only logs
+    value_model: str | None = None  # what it starts from; None: the first reward model, the policy where there is none
     episodes: int = 6400  # responses in all, rounded up to whole batches
     batch_size: int = 128  # responses an iteration
     num_minibatches: int = 2  # optimizer steps an inner epoch
@@ -474,6 +481,7 @@ class PPOConfig:
             self.keep != Keep.best or self.evaluate_every > 0,
             "ppo.keep=best chooses among evaluations, of which ppo.evaluate_every=0 makes one; set it to 1 or more.",
         )
+        self._check_rewards()
         self._check_advantage()
         _require(
             self.value_warmup_iterations < self.iterations,
@@ -507,6 +515,31 @@ class PPOConfig:
     def iterations(self) -> int:
         """Batches of ppo.batch_size responses; the last is whole too."""
         return -(-self.episodes // self.batch_size)
+
+    @property
+    def takes_reward_model(self) -> bool:
+        """True if `reward_model` is a source of the score: named, weighted, or the only one there can be."""
+        named = self.reward_model is not None or "reward_model" in self.reward_weights
+        return named or not (self.reward_models or self.reward_fn)
+
+    def _check_rewards(self) -> None:
+        _require(
+            self.reward_fn is None or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", self.reward_fn) is not None,
+            f"ppo.reward_fn is {self.reward_fn}; name a function in a module as my.module:score.",
+        )
+        for name in self.reward_models:
+            _require(
+                re.fullmatch(r"[\w-]+", name) is not None and name not in ("reward_model", "reward_fn"),
+                f"ppo.reward_models has the name {name!r}; use letters, digits, _ and -, and neither reward_model nor "
+                "reward_fn, which are other sources of the score.",
+            )
+        sources = ["reward_model", *self.reward_models, *(["reward_fn"] if self.reward_fn is not None else [])]
+        for name, weight in self.reward_weights.items():
+            _require(
+                name in sources,
+                f"ppo.reward_weights.{name} weighs no source of the score; there are {', '.join(sources)}.",
+            )
+            _require(math.isfinite(weight), f"ppo.reward_weights.{name} is {weight}; use a finite number.")
 
 
 def _divisors_near(total: int, wanted: int) -> str:

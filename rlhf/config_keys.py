@@ -56,7 +56,8 @@ def _allowed_one(annotation: Any) -> str:
         )
         return f"a list of {one} such as {example}"
     if typing.get_origin(annotation) is dict:
-        return "a mapping such as {name: path}"
+        value = typing.get_args(annotation)[1]
+        return "a mapping such as {name: 0.5}" if value is float else "a mapping such as {name: path}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "one of " + ", ".join(_choices(annotation))
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -81,6 +82,12 @@ def all_keys() -> dict[str, Key]:
 def all_nodes() -> frozenset[str]:
     """Every inner node: ppo, ppo.kl, ..."""
     return frozenset(name.rsplit(".", count)[0] for name in all_keys() for count in range(1, name.count(".") + 1))
+
+
+@functools.cache
+def mappings() -> frozenset[str]:
+    """Every key under which users choose the names themselves: compare.candidates, ..."""
+    return frozenset(name for name, key in all_keys().items() if typing.get_origin(key.type) is dict)
 
 
 def _walk(node: type, value: Any, prefix: str) -> typing.Iterator[Key]:

@@ -44,6 +44,7 @@ from rlhf.config import Advantage, Config, Device, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.ppo.reward_fn import load_reward_fn
 
 if TYPE_CHECKING:
     from rlhf.data.records import DataSource
@@ -78,6 +79,7 @@ _NOT_INPUTS = (
     "reward.micro_batch_size_per_device",
     "ppo.policy",
     "ppo.reward_model",
+    "ppo.reward_models",
     "ppo.value_model",
     "ppo.micro_batch_tokens",
     "ppo.save_every",
@@ -101,7 +103,7 @@ class StageContext:
 
     config: Config
     folder: StageFolder
-    parents: dict[str, Path]  # base, policy, reward_model, value_model; for compare also sft, ppo, candidates/<name>
+    parents: dict[str, Path]  # base, policy, reward_model, reward_models/<name>, value_model; compare: sft, ppo, ...
     tracker: Tracker
     data: DataSource
     resume: bool  # an earlier attempt with the same inputs did not finish; go on from its latest checkpoint, if any
@@ -149,6 +151,7 @@ def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
     if distributed.world_size() > 1:
         _refuse_single_process_stages(stages)
+    _check_reward_fn(config, stages)
     distributed.join(config.launch.device)
     place = Place(run_folder(config), job, swept_keys)
     for stage in stages:
@@ -167,6 +170,12 @@ def _refuse_single_process_stages(stages: Sequence[StageName]) -> None:
             )
 
 
+def _check_reward_fn(config: Config, stages: Sequence[StageName]) -> None:
+    """UserError now, before any stage of a chain has begun, if the function that PPO will call cannot be called."""
+    if config.ppo.reward_fn is not None and StageName.ppo in stages:
+        load_reward_fn(config.ppo.reward_fn)
+
+
 def run_folder(config: Config) -> Path:
     return Path(config.run.root) / config.run.name
 
@@ -175,6 +184,7 @@ def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = 
     """Refuses what can be before anything loads: folders of another config and, unless told not to, missing parents."""
     place = Place(run_folder(config), job, swept_keys)
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
+    _check_reward_fn(config, stages)
     if parents:
         find_parents(config, stages[0], place)
     for stage in stages:
@@ -226,6 +236,7 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
                 "config": _stage_config(config, stage),
                 "parents": {role: _parent_hash(path) for role, path in parents.items()},
                 "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
+                "reward_fn": _reward_fn_hash(config, stage),
             }
             return _decide(folder, stage, inputs), inputs
 
@@ -254,10 +265,14 @@ def find_parents(config: Config, stage: StageName, place: Place) -> dict[str, Pa
         return {"policy": named.get("policy") or _needed(StageName.sft, config, place, "reward.policy")}
     if stage == StageName.ppo:
         policy = named.get("policy") or _needed(StageName.sft, config, place, "ppo.policy")
-        reward_model = named.get("reward_model") or _needed(StageName.reward, config, place, "ppo.reward_model")
-        parents = {"policy": policy, "reward_model": reward_model}
+        rewards = {role: path for role, path in named.items() if role.startswith("reward_model")}
+        if config.ppo.takes_reward_model and "reward_model" not in named:
+            own = _needed(StageName.reward, config, place, "ppo.reward_model")
+            rewards = {"reward_model": own, **rewards}
+        parents = {"policy": policy, **rewards}
         if config.ppo.advantage == Advantage.gae:
-            parents["value_model"] = named.get("value_model") or reward_model
+            # A policy has no head for a scalar; as a value model it gets a fresh one of zeros.
+            parents["value_model"] = named.get("value_model") or next(iter(rewards.values()), policy)
         return parents
     return _candidates(config, place, named)
 
@@ -271,6 +286,7 @@ def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
         StageName.ppo: {
             "ppo.policy": config.ppo.policy,
             "ppo.reward_model": config.ppo.reward_model,
+            **{f"ppo.reward_models/{name}": path for name, path in config.ppo.reward_models.items()},
             "ppo.value_model": config.ppo.value_model,
         },
         StageName.compare: {
@@ -281,7 +297,7 @@ def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
     named = {}
     for key, path in keys[stage].items():
         if path is not None:
-            typed = key.replace("candidates/", "candidates.")
+            typed = key.replace("/", ".")
             named[key.partition(".")[2]] = _model(path, typed)
     return named
 
@@ -358,6 +374,13 @@ def _parent_hash(path: Path) -> str:
     return model_hash(path) if path.is_dir() else f"hub:{path}"
 
 
+def _reward_fn_hash(config: Config, stage: StageName) -> str | None:
+    """Of the code that scores PPO's responses; None without any. Its name is in the config."""
+    if stage != StageName.ppo or config.ppo.reward_fn is None:
+        return None
+    return load_reward_fn(config.ppo.reward_fn).source_hash
+
+
 def _lasting(path: Path) -> str:
     """A folder's absolute path, which means the same from everywhere; a hub id as it is."""
     return str(path.absolute() if path.is_dir() else path)
@@ -409,6 +432,8 @@ def _input_changes(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> li
         changes += [f"another {role} model" for role in _differing(parents, inputs["parents"])]
     if "data" in inputs and manifest.get("data") != inputs["data"]:
         changes.append("other data")
+    if "reward_fn" in inputs and manifest.get("reward_fn") != inputs["reward_fn"]:
+        changes.append("other code behind ppo.reward_fn")
     return changes
 
 
@@ -466,6 +491,7 @@ def _run_now(
         config=inputs["config"],
         parents={role: {"path": _lasting(path), "hash": inputs["parents"][role]} for role, path in parents.items()},
         data=inputs["data"],
+        reward_fn=inputs["reward_fn"],
         seed=config.seed,
         code=code_version(),
         packages=package_versions(),
@@ -539,18 +565,17 @@ def check_agreement(config: Config, stage: StageName, parents: Mapping[str, Path
     if role is None:
         return {}
     own = tokenizer_fingerprint(parents[role], config)
-    for other in ("reward_model", "value_model"):
-        if other not in parents:
+    for other, path in parents.items():
+        if not other.startswith(("reward_model", "value_model")):
             continue
-        path = parents[other]
         manifest = (StageFolder(path.parent).manifest if path.name == "model" else None) or {}
         theirs = {**tokenizer_fingerprint(path, config), **{key: manifest[key] for key in own if manifest.get(key)}}
         for key, what in (("tokenizer_hash", "tokenizer"), ("template_hash", "chat template")):
             if own[key] != theirs[key]:
-                node = stage.value
+                node, typed = stage.value, other.replace("/", ".")
                 raise UserError(
-                    f"{node}.{other} {path} was trained with another {what} than the {role} {parents[role]}; name one "
-                    f"that belongs to it with {node}.{other}=PATH, or train one with "
+                    f"{node}.{typed} {path} was trained with another {what} than the {role} {parents[role]}; name one "
+                    f"that belongs to it with {node}.{typed}=PATH, or train one with "
                     f"`python -m rlhf stage=reward run.name=NAME reward.policy={parents[role]}`."
                 )
     return own

@@ -56,11 +56,11 @@ def run(context: StageContext) -> dict[str, float]:
             clock.append(time.perf_counter())
 
             scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)
-            score_std = training.score_std(scores)
+            score_std = training.score_std(scores.total)
             experience = make_experience(
                 roles,
                 pack(roles, episodes),
-                scores,
+                scores.total,
                 episodes.ended,
                 split_minibatches(ppo.batch_size, ppo.num_minibatches, seed),
                 config=ppo,
@@ -91,6 +91,7 @@ def run(context: StageContext) -> dict[str, float]:
             step = iteration + 1
             training.metrics = {
                 **measured,
+                **{f"objective/{name}": mean for name, mean in scores.means().items()},
                 **losses,
                 "rollout/ended": sum(episodes.ended) / ppo.batch_size,
                 **training.learning_rates(),

@@ -272,3 +272,35 @@ def test_every_key_says_what_it_takes() -> None:
     for key in all_keys().values():
         assert key.allowed, key.name
         assert show(key.default) != "", key.name
+
+
+def test_reward_sources_have_names_and_weights() -> None:
+    ppo = config_of(
+        "ppo.reward_fn=my.module:score",
+        "ppo.reward_models.helpful=some/folder",
+        "ppo.reward_weights.helpful=2",
+        "ppo.reward_weights.reward_fn=-0.5",
+    ).ppo
+    assert ppo.reward_fn == "my.module:score"
+    assert ppo.reward_models == {"helpful": "some/folder"}
+    assert ppo.reward_weights == {"helpful": 2.0, "reward_fn": -0.5}
+    assert not ppo.takes_reward_model
+    assert config_of().ppo.takes_reward_model
+    assert config_of("ppo.reward_fn=a:b", "ppo.reward_weights.reward_model=1").ppo.takes_reward_model
+    assert config_of("ppo.reward_models.x=a/b", "ppo.reward_model=c/d").ppo.takes_reward_model
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ppo.reward_fn=score"], "name a function in a module as my.module:score"),
+        (["ppo.reward_fn=my-module:score"], "my.module:score"),
+        (["ppo.reward_models.reward_fn=a/b"], "neither reward_model nor reward_fn"),
+        (["ppo.reward_weights.helpful=1"], "ppo.reward_weights.helpful weighs no source of the score"),
+        (["ppo.reward_weights.reward_fn=1"], "there are reward_model."),
+        (["ppo.reward_weights.reward_model=nan"], "use a finite number"),
+        (["ppo.reward_weights.reward_model=much"], "ppo.reward_weights.reward_model"),
+    ],
+)
+def test_reward_sources_that_cannot_be_are_refused(words: list[str], says: str) -> None:
+    assert says in refusal(*words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -393,3 +395,100 @@ def test_same_seed_same_numbers() -> None:
     assert draw() == first
     pipeline.seed_everything(8)
     assert draw() != first
+
+
+def write_score(folder: Path, value: float) -> None:
+    (folder / "pipeline_score.py").write_text(f"def score(prompts, responses, records):\n    return {value}\n")
+
+
+@pytest.fixture
+def score_fn(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(world.root))
+    monkeypatch.delitem(sys.modules, "pipeline_score", raising=False)
+    write_score(world.root, 1.0)
+    return "pipeline_score:score"
+
+
+def test_function_alone_needs_no_reward_model_and_the_value_model_starts_from_the_policy(
+    world: World, score_fn: str
+) -> None:
+    pipeline.run(world.config("sft"))
+    pipeline.run(world.config("ppo", ppo={"reward_fn": score_fn}))
+    sft = world.folder("demo/sft").model_dir
+    assert world.calls[-1].parents == {"policy": sft, "value_model": sft}
+    mine = world.save(world.root / "mine", "mine")
+    pipeline.run(
+        world.config("ppo", name="other", ppo={"policy": str(sft), "reward_fn": score_fn, "value_model": str(mine)})
+    )
+    assert world.calls[-1].parents == {"policy": sft, "value_model": mine}
+
+
+def test_a_weight_brings_the_runs_own_reward_model_in_beside_a_function(world: World, score_fn: str) -> None:
+    pipeline.run(world.config("sft"))
+    given = {"reward_fn": score_fn, "reward_weights": {"reward_model": 0.5}}
+    with pytest.raises(UserError, match=r"stage=reward .*ppo\.reward_model="):
+        pipeline.run(world.config("ppo", ppo=given))
+    pipeline.run(world.config("reward"))
+    pipeline.run(world.config("ppo", ppo=given))
+    reward = world.folder("demo/reward").model_dir
+    assert world.calls[-1].parents["reward_model"] == world.calls[-1].parents["value_model"] == reward
+
+
+def test_several_reward_models_are_parents_by_name_and_must_share_the_tokenizer(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    paths = {name: str(world.save(world.root / name, name)) for name in ("helpful", "harmless")}
+    config = world.config("ppo", ppo={"reward_models": paths})
+    world.tokenizers[paths["harmless"]] = "other"
+    with pytest.raises(UserError, match=r"ppo\.reward_models\.harmless .* another tokenizer"):
+        pipeline.run(config)
+    world.tokenizers.clear()
+    pipeline.run(config)
+    parents = {role: str(path) for role, path in world.calls[-1].parents.items() if role != "policy"}
+    assert parents == {f"reward_models/{name}": path for name, path in paths.items()} | {
+        "value_model": paths["helpful"]
+    }
+    with pytest.raises(UserError, match=r"ppo\.reward_models\.helpful"):
+        pipeline.run(world.config("ppo", name="absent", ppo={"reward_models": {"helpful": "no/such/model"}}))
+
+
+def test_another_weight_reward_model_or_function_is_another_config(world: World, score_fn: str) -> None:
+    pipeline.run(world.config("sft"))
+    mine = str(world.save(world.root / "mine", "mine"))
+    given = {"reward_fn": score_fn, "reward_models": {"mine": mine}}
+    pipeline.run(world.config("ppo", ppo=given))
+    world.ran()
+    pipeline.run(world.config("ppo", ppo=given))
+    assert world.ran() == []
+    with pytest.raises(UserError, match=r"ppo\.reward_weights\.mine null -> 2"):
+        pipeline.run(world.config("ppo", ppo=given | {"reward_weights": {"mine": 2.0}}))
+    with pytest.raises(UserError, match="another reward_models/mine model"):
+        pipeline.run(world.config("ppo", ppo=given | {"reward_models": {}}))
+    write_score(world.root, 2.0)
+    with pytest.raises(UserError, match=r"other code behind ppo\.reward_fn"):
+        pipeline.run(world.config("ppo", ppo=given))
+    write_score(world.root, 1.0)
+    world.save(world.root / "mine", "changed")
+    with pytest.raises(UserError, match="another reward_models/mine model"):
+        pipeline.run(world.config("ppo", ppo=given))
+
+
+def test_a_function_that_cannot_be_called_is_refused_before_the_first_stage(world: World) -> None:
+    with pytest.raises(UserError, match="there is no module nowhere_at_all"):
+        pipeline.run(world.config("all", ppo={"reward_fn": "nowhere_at_all:score"}))
+    with pytest.raises(UserError, match="there is no module nowhere_at_all"):
+        pipeline.check(world.config("all", ppo={"reward_fn": "nowhere_at_all:score"}), parents=False)
+    assert world.calls == []
+    pipeline.run(world.config("sft", ppo={"reward_fn": "nowhere_at_all:score"}))
+
+
+def test_manifests_from_before_there_were_functions_are_still_skipped(world: World) -> None:
+    pipeline.run(world.config())
+    world.ran()
+    folder = world.folder("demo/ppo")
+    manifest = folder.manifest or {}
+    del manifest["reward_fn"]
+    for key in ("ppo.reward_fn", "ppo.reward_weights"):
+        del manifest["config"][key]
+    folder.manifest_path.write_text(json.dumps(manifest))
+    pipeline.run(world.config("ppo"))
+    assert world.ran() == []

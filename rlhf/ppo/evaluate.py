@@ -26,11 +26,11 @@ def evaluate(
     """
     episodes = roll_out(roles, prompts, config.rollout, seed=seed_for(config.seed, "evaluation"))
     budget = config.ppo.micro_batch_tokens
-    scores = score(roles, episodes, token_budget=budget).tolist()
+    columns = score(roles, episodes, token_budget=budget).columns()
     kl = kl_to_reference(
         roles, pack(roles, episodes), temperature=config.rollout.temperature, token_budget=budget
     ).tolist()
-    columns = {"score": scores, "kl": kl}
+    columns["kl"] = kl
     known = gold_scores(gold, episodes)
     if known is not None:
         columns["gold"] = known

@@ -16,7 +16,7 @@ from rlhf.config import Advantage, KLPlacement, PPOConfig, RolloutConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
-from rlhf.models import freeze, sequence_scores
+from rlhf.models import freeze
 from rlhf.ppo.batching import (
     MicroBatch,
     Sequences,
@@ -26,6 +26,7 @@ from rlhf.ppo.batching import (
     sequences,
 )
 from rlhf.ppo.rollout import generate
+from rlhf.ppo.scoring import Scorer, Scores
 from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
 from rlhf.rl.importance import truncated_ratio
@@ -54,11 +55,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Roles:
-    """The four models and what their texts are made with; value_model is None where advantages need none."""
+    """The models, what scores their responses, and what their texts are made with.
+
+    value_model is None where advantages need none.
+    """
 
     policy: Any
     reference: Reference
-    reward_model: Any
+    scorer: Scorer
     value_model: Any
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
@@ -85,7 +89,7 @@ class Experience:
 
     batch: Sequences
     minibatches: list[list[int]]  # rows of the first epoch's minibatches, whose forward passes these numbers come from
-    scores: Tensor  # (batch,) the reward model's, as it gave them
+    scores: Tensor  # (batch,) the reward model's, as it gave them, or the weighted sum of several sources'
     old_logprobs: Tensor  # (batch, response)
     ref_logprobs: Tensor  # (batch, response)
     values: Tensor | None  # (batch, response); None without a value model
@@ -135,10 +139,16 @@ def roll_out(
     return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts, rollout.logprobs)
 
 
-def score(roles: Roles, episodes: Episodes, *, token_budget: int) -> Tensor:
-    """The reward model's score of prompt + response (with its end token where it ended), (batch,) float32."""
-    whole = [[*p.ids, *r] for p, r in zip(episodes.prompts, episodes.response_ids, strict=True)]
-    return sequence_scores(roles.reward_model, whole, token_budget=token_budget).to(roles.device)
+def score(roles: Roles, episodes: Episodes, *, token_budget: int) -> Scores:
+    """What the responses are worth to the reward models and the function that score them."""
+    return roles.scorer(
+        roles.template,
+        episodes.prompts,
+        episodes.response_ids,
+        episodes.texts,
+        token_budget=token_budget,
+        device=roles.device,
+    )
 
 
 def gold_scores(gold: Callable[[Prompt, str], float] | None, episodes: Episodes) -> list[float] | None:

@@ -19,6 +19,7 @@ from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.ppo.experience import Reference, Roles
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
+from rlhf.ppo.scoring import load_scorer
 from rlhf.pretraining import PackedTexts
 
 if TYPE_CHECKING:
@@ -29,16 +30,17 @@ EAGER_TOKENS = 1024
 
 
 def load_roles(context: StageContext) -> Roles:
-    """Policy and, where advantages need one, value model to train, reference and reward model frozen; no dropout."""
+    """Policy and, where advantages need one, value model to train, reference and reward models frozen; no dropout."""
     parents = context.parents
     device = pick_device(context.config.launch)
     config = _with_attention(context.config, device)
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
     policy: Any = models.load_causal_lm(str(parents["policy"]), config)
+    template = ChatTemplate(tokenizer, context.config.data.template)
+    scorer = load_scorer(context, config, template, device)
     value_model: Any = None
     if context.config.ppo.advantage == Advantage.gae:
-        value_model = models.load_reward_model(str(parents.get("value_model", parents["reward_model"])), config)
-    reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
+        value_model = models.load_reward_model(str(parents.get("value_model") or parents["reward_model"]), config)
     if config.lora.r > 0:
         policy = models.add_lora(policy, config.lora)
         value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
@@ -52,8 +54,7 @@ def load_roles(context: StageContext) -> Roles:
             model.train()
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     reference = Reference(policy)
-    template = ChatTemplate(tokenizer, context.config.data.template)
-    return Roles(policy, reference, reward_model.to(device), value_model, tokenizer, template)
+    return Roles(policy, reference, scorer, value_model, tokenizer, template)
 
 
 def _with_attention(config: Config, device: torch.device) -> ModelConfig:

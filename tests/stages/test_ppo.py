@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class ToySource:
         return lambda prompt, text: float("e" in text)
 
     def demonstrations(self, split: Split) -> list[Demonstration]:
-        raise AssertionError("PPO reads no demonstrations")
+        return [Demonstration(prompt, "yes") for prompt in self.prompts(split)]
 
     def rankings(self, split: Split, sample: Sampler) -> list[Ranking]:
         raise AssertionError("PPO reads no rankings")
@@ -541,3 +542,81 @@ def test_the_last_batch_is_whole_when_episodes_are_no_multiple(
 ) -> None:
     run(settings(episodes=33, evaluate_every=0), parents("llama"), tmp_path)
     assert [row["step"] for row in logged(tmp_path)] == [1, 2, 3]
+
+
+def test_several_sources_are_added_with_their_weights_and_logged_by_name(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_length_score(tmp_path, monkeypatch)
+    given = parents("llama")
+    config = settings(
+        episodes=32,
+        reward_models={"second": str(given["reward_model"])},
+        reward_fn="stage_score:score",
+        reward_weights={"second": 0.5, "reward_fn": -2.0},
+    )
+    run(config, {**given, "reward_models/second": given["reward_model"]}, tmp_path / "run")
+    for row in logged(tmp_path / "run")[1:]:
+        one, two, three = (row[f"objective/score_{name}"] for name in ("reward_model", "second", "reward_fn"))
+        assert one == pytest.approx(two)
+        assert three >= 1
+        assert row["objective/score"] == pytest.approx(one + 0.5 * two - 2.0 * three, rel=1e-5)
+    final = logged(tmp_path / "run")[-1]
+    assert {"eval/score", "eval/score_reward_model", "eval/score_second", "eval/score_reward_fn"} <= final.keys()
+    sample = json.loads((tmp_path / "run" / "samples.jsonl").read_text().splitlines()[0])
+    assert sample["score_reward_fn"] == len(sample["response"]) + 1
+
+
+def test_a_function_alone_trains_the_policy_and_a_value_model_with_a_fresh_head(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_length_score(tmp_path, monkeypatch)
+    policy = parents("llama")["policy"]
+    config = settings(episodes=32, reward_fn="stage_score:score")
+    run(config, {"policy": policy, "value_model": policy}, tmp_path / "run")
+    rows = logged(tmp_path / "run")
+    assert rows[1]["objective/score"] > 1
+    assert not any(name.startswith("objective/score_") for row in rows for name in row)
+    assert not same(weights(tmp_path / "run" / "model"), weights(policy))
+    # Values of a head of zeros are 0, so the first returns are nothing but the rewards.
+    assert rows[1]["value/explained_variance"] == 0
+    assert float(weights(tmp_path / "run" / "value_model")["score.weight"].abs().sum()) > 0
+
+
+def write_length_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module stage_score in `folder`: a response's length and one."""
+    source = "def score(prompts, responses, records):\n    return [len(r) + 1.0 for r in responses]\n"
+    (folder / "stage_score.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "stage_score", raising=False)
+
+
+def test_a_reward_model_whose_bias_was_never_set_is_one_line_and_ours_is_trusted(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = parents("gpt2")
+    reward_model: Any = models.load_reward_model(str(given["reward_model"]), ModelConfig())
+    tokenizer = models.load_tokenizer(str(given["reward_model"]))
+    with torch.no_grad():  # every score goes up by 100
+        weight = reward_model.score.weight[0]
+        reward_model.base_model.ln_f.bias += 100 * weight / weight.square().sum()
+    foreign = tmp_path / "reward" / "model"
+    models.save_model(reward_model, tokenizer, foreign)
+    config = settings(episodes=16, evaluate_every=0)
+
+    def lines(reward_model: Path, name: str) -> list[str]:
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="rlhf"):
+            run(config, {**given, "reward_model": reward_model, "value_model": reward_model}, tmp_path / name)
+        return [record.getMessage() for record in caplog.records if "bias" in record.getMessage()]
+
+    (line,) = lines(foreign, "foreign")
+    assert f"reward_model ({foreign}) gives demonstrations " in line
+    mean = float(line.partition("demonstrations ")[2].partition(" ")[0])
+    assert 90 < mean < 110
+    StageFolder(foreign.parent).write_manifest(stage="reward", metrics={"reward/bias": 100.0})
+    assert lines(foreign, "ours") == []
+    with torch.no_grad():
+        reward_model.base_model.ln_f.bias -= mean * weight / weight.square().sum()
+    models.save_model(reward_model, tokenizer, tmp_path / "centred")
+    assert lines(tmp_path / "centred", "centred") == []
