@@ -40,7 +40,7 @@ from rlhf.artifacts import (
     model_hash,
     write_text_atomic,
 )
-from rlhf.config import Advantage, Config, Device, JudgeName, StageName
+from rlhf.config import Config, Device, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
@@ -255,7 +255,7 @@ def find_parents(config: Config, stage: StageName, place: Place) -> dict[str, Pa
         policy = named.get("policy") or _needed(StageName.sft, config, place, "ppo.policy")
         reward_model = named.get("reward_model") or _needed(StageName.reward, config, place, "ppo.reward_model")
         parents = {"policy": policy, "reward_model": reward_model}
-        if config.ppo.advantage == Advantage.gae:
+        if config.ppo.has_value_model:
             parents["value_model"] = named.get("value_model") or reward_model
         return parents
     return _candidates(config, place, named)

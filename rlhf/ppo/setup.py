@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf import models
-from rlhf.config import Advantage, Config, ModelConfig
+from rlhf.config import Config, ModelConfig, ValueHead
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
@@ -19,6 +19,7 @@ from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.ppo.experience import Reference, Roles
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
+from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.pretraining import PackedTexts
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_roles(context: StageContext) -> Roles:
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
     policy: Any = models.load_causal_lm(str(parents["policy"]), config)
     value_model: Any = None
-    if context.config.ppo.advantage == Advantage.gae:
+    if context.config.ppo.has_value_model:
         value_model = models.load_reward_model(str(parents.get("value_model", parents["reward_model"])), config)
     reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
     if config.lora.r > 0:
@@ -51,6 +52,8 @@ def load_roles(context: StageContext) -> Roles:
             # Checkpointing works in training mode alone, which with every dropout at 0 changes nothing else.
             model.train()
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if context.config.ppo.value_head == ValueHead.shared:
+        value_model = SharedValueModel(policy)
     reference = Reference(policy)
     template = ChatTemplate(tokenizer, context.config.data.template)
     return Roles(policy, reference, reward_model.to(device), value_model, tokenizer, template)
