@@ -76,6 +76,11 @@ class Advantage(Enum):
     group = "group"  # less the mean, over the std of the prompt's responses, one number a response (arXiv:2402.03300)
 
 
+class ValueHead(Enum):
+    separate = "separate"  # a model of its own, from the reward model, as InstructGPT
+    shared = "shared"  # a head on the policy's trunk, which the value loss trains too
+
+
 class LossMean(Enum):
     token = "token"  # over all tokens of the minibatch, as PPO's paper (its mean is over time steps)
     sequence = "sequence"  # over responses, of the mean over each one's tokens, as GRPO's
@@ -400,6 +405,8 @@ class PPOConfig:
     loss_mean: LossMean = LossMean.token  # of the policy's loss; the value loss is a mean over tokens always
     rollout_correction_cap: float = 0.0  # each token's policy loss is weighed by policy / sampler up to this; 0 is off
     value_clip_range: float = 0.2  # 0 does not clip
+    value_head: ValueHead = ValueHead.separate  # shared: values are a head on the policy's trunk, no model of their own
+    value_coef: float = 1.0  # weight of the value loss; with value_head=shared against the policy's, on one trunk
     whiten_advantages: bool = True  # over all tokens of the batch; the papers of rloo and group do without
     whiten_rewards: bool = False  # divides rewards by their standard deviation; the mean stays
     scale_scores: bool = False  # divides scores by the standard deviation of all so far, then clips; the mean stays
@@ -432,6 +439,7 @@ class PPOConfig:
             evaluation_prompts=self.evaluation_prompts,
             save_every=self.save_every,
             samples_per_prompt=self.samples_per_prompt,
+            value_coef=self.value_coef,
         )
         _require_fraction("ppo", gamma=self.gamma, gae_lambda=self.gae_lambda)
         _require_fraction("ppo", open_above=True, ema_decay=self.ema_decay)
@@ -497,6 +505,7 @@ class PPOConfig:
             f"ppo.samples_per_prompt to {_divisors_near(self.batch_size, self.samples_per_prompt)}.",
         )
         if self.advantage == Advantage.gae:
+            self._check_value_head()
             return
         chosen = f"ppo.advantage={self.advantage.value}"
         _require(
@@ -507,9 +516,26 @@ class PPOConfig:
             self.gamma == 1,
             f"{chosen} takes a response as one action, so there is nothing to discount; set ppo.gamma=1.",
         )
+        _require(
+            self.value_head == ValueHead.separate, f"{chosen} trains no value model; leave ppo.value_head=shared out."
+        )
         for key in ("value_model", "value_warmup_iterations"):
             value = getattr(self, key)
             _require(not value, f"{chosen} trains no value model, which ppo.{key}={value} is about; leave that out.")
+
+    def _check_value_head(self) -> None:
+        if self.value_head == ValueHead.shared:
+            for key, why in (
+                ("value_model", "starts on the policy's trunk"),
+                ("value_warmup_iterations", "cannot be trained without the policy"),
+            ):
+                value = getattr(self, key)
+                _require(not value, f"ppo.value_head=shared {why}, so leave out ppo.{key}={value}.")
+
+    @property
+    def has_value_model(self) -> bool:
+        """A value model of its own, loaded and trained beside the policy."""
+        return self.advantage == Advantage.gae and self.value_head == ValueHead.separate
 
     @property
     def iterations(self) -> int:

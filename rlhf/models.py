@@ -158,6 +158,17 @@ def _float32_linear() -> type[nn.Linear]:
     return Float32Linear
 
 
+def scalar_head(model: Any) -> nn.Linear:
+    """A head for one number from each of the model's last hidden states, float32, at zero, on the model's device."""
+    import torch
+
+    plain = unwrap_lora(model)
+    head = _float32_linear()(plain.config.get_text_config().hidden_size, 1, bias=False, device=plain.device)
+    with torch.no_grad():
+        head.weight.zero_()
+    return head
+
+
 def _load(
     auto_class: Any, path: str, config: ModelConfig, dtype: torch.dtype | None, loading_info: bool = False, **extra: Any
 ) -> Any:
@@ -275,7 +286,7 @@ def _first_layers(model: Any, count: int) -> Sequence[nn.Module]:
     layers = [m for m in plain.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
     if not layers:
         raise UserError(f"model.freeze.first_layers finds no list of layers in {type(plain).__name__}; set it to 0.")
-    return layers[0][:count]
+    return list(layers[0])[:count]
 
 
 def disable_dropout(model: nn.Module) -> None:

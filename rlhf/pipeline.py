@@ -40,7 +40,7 @@ from rlhf.artifacts import (
     model_hash,
     write_text_atomic,
 )
-from rlhf.config import Advantage, Config, Device, JudgeName, StageName
+from rlhf.config import Config, Device, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
@@ -270,7 +270,7 @@ def find_parents(config: Config, stage: StageName, place: Place) -> dict[str, Pa
             own = _needed(StageName.reward, config, place, "ppo.reward_model")
             rewards = {"reward_model": own, **rewards}
         parents = {"policy": policy, **rewards}
-        if config.ppo.advantage == Advantage.gae:
+        if config.ppo.has_value_model:
             # A policy has no head for a scalar; as a value model it gets a fresh one of zeros.
             parents["value_model"] = named.get("value_model") or next(iter(rewards.values()), policy)
         return parents

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from rlhf import models
 from rlhf.ppo.evaluate import evaluate
-from rlhf.ppo.experience import gold_scores, make_experience, pack, roll_out, score
+from rlhf.ppo.experience import Roles, gold_scores, make_experience, pack, roll_out, score
 from rlhf.ppo.order import seed_for
 from rlhf.ppo.setup import load_pretraining, load_prompts, load_roles
+from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.ppo.training import Training
 from rlhf.ppo.update import split_minibatches, update
 from rlhf.tracking import Progress, progress
@@ -56,7 +57,6 @@ def run(context: StageContext) -> dict[str, float]:
             clock.append(time.perf_counter())
 
             scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)
-            score_std = training.score_std(scores.total)
             experience = make_experience(
                 roles,
                 pack(roles, episodes),
@@ -66,7 +66,7 @@ def run(context: StageContext) -> dict[str, float]:
                 config=ppo,
                 kl_coef=training.kl.coef,
                 temperature=config.rollout.temperature,
-                score_std=score_std,
+                score_std=training.score_std(scores.total),
                 rollout_logprobs=episodes.rollout_logprobs,
             )
             measured = experience.metrics()
@@ -100,8 +100,6 @@ def run(context: StageContext) -> dict[str, float]:
                 "time/experience_s": clock[2] - clock[1],
                 "time/update_s": clock[3] - clock[2],
             }
-            if ppo.scale_scores:
-                training.metrics["objective/score_std"] = score_std
             if ppo.max_kl is not None:
                 training.metrics["objective/over_max_kl"] = float(over_budget)
             gold = gold_scores(context.data.gold, episodes)
@@ -129,12 +127,20 @@ def run(context: StageContext) -> dict[str, float]:
                 )
                 break
 
-    dtype = models.torch_dtype(config.model.dtype)
+    _save(context, roles, training)
+    return training.metrics | (training.best.metrics if training.best is not None else {})
+
+
+def _save(context: StageContext, roles: Roles, training: Training) -> None:
+    config, tokenizer = context.config.model, roles.tokenizer
+    dtype = models.torch_dtype(config.dtype)
     with training.saved_policy():
-        models.save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
-    if roles.value_model is not None:
-        models.save_model(roles.value_model, roles.tokenizer, context.folder.path / "value_model", dtype=dtype)
-    return training.metrics
+        models.save_model(roles.policy, tokenizer, context.folder.model_dir, dtype=dtype)
+    value_model = roles.value_model
+    if isinstance(value_model, SharedValueModel):
+        value_model = value_model.as_classifier(str(context.parents["policy"]), config)
+    if value_model is not None:
+        models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype)
 
 
 def _resume(context: StageContext, training: Training) -> int:

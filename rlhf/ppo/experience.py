@@ -98,6 +98,7 @@ class Experience:
     returns: Tensor | None  # (batch, response) advantages before whitening, plus values; None without a value model
     entropy: Tensor  # (batch, response) of the policy, nats
     kl_coef: float  # the KL penalty's weight, reward per nat
+    score_std: float | None = None  # what scores were divided by for the rewards; None: left as they were
     rollout_logprobs: Tensor | None = None  # (batch, response) the sampler's; None where nothing is corrected
     correction: Tensor | None = None  # (batch, response) weights in the policy's loss; None: all 1
 
@@ -119,7 +120,8 @@ class Experience:
         if self.rollout_logprobs is not None and self.correction is not None:
             measured["rollout/logprob_gap"] = masked_mean((self.old_logprobs - self.rollout_logprobs).abs(), mask)
             measured["rollout/correction"] = masked_mean(self.correction, mask)
-        return {name: float(value) for name, value in measured.items()}
+        metrics = {name: float(value) for name, value in measured.items()}
+        return metrics if self.score_std is None else {**metrics, "objective/score_std": self.score_std}
 
 
 def roll_out(
@@ -192,12 +194,12 @@ def make_experience(
     config: PPOConfig,
     kl_coef: float,
     temperature: float,
-    score_std: float = 1.0,
+    score_std: float | None = None,
     rollout_logprobs: Sequence[Sequence[float]] | None = None,
 ) -> Experience:
     """Log-probs, values, rewards, advantages and returns of a batch, one forward pass of each model.
 
-    score_std:        what scores are divided by.
+    score_std:        what scores are divided by; None leaves them.
     rollout_logprobs: the sampler's, row by row, where they are to be corrected for.
 
     The forward passes run on the micro-batches of the first epoch, so its ratios start at exactly 1: another shape
@@ -221,7 +223,7 @@ def make_experience(
         score_clip=config.score_clip,
         missing_eos_penalty=config.missing_eos_penalty,
         missing_eos_score=config.missing_eos_score,
-        std=score_std,
+        std=1.0 if score_std is None else score_std,
     )
     mask = batch.response_mask
     if config.length_penalty > 0:
@@ -258,6 +260,7 @@ def make_experience(
         returns=returns if roles.value_model is not None else None,
         entropy=entropies,
         kl_coef=kl_coef,
+        score_std=score_std,
         rollout_logprobs=sampler_logprobs,
         correction=correction,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf import models
-from rlhf.config import Advantage, Config, ModelConfig
+from rlhf.config import Config, ModelConfig, ValueHead
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
@@ -20,6 +20,7 @@ from rlhf.errors import UserError
 from rlhf.ppo.experience import Reference, Roles
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
 from rlhf.ppo.scoring import load_scorer
+from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.pretraining import PackedTexts
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def load_roles(context: StageContext) -> Roles:
     template = ChatTemplate(tokenizer, context.config.data.template)
     scorer = load_scorer(context, config, template, device)
     value_model: Any = None
-    if context.config.ppo.advantage == Advantage.gae:
+    if context.config.ppo.has_value_model:
         value_model = models.load_reward_model(str(parents.get("value_model") or parents["reward_model"]), config)
     if config.lora.r > 0:
         policy = models.add_lora(policy, config.lora)
@@ -53,6 +54,8 @@ def load_roles(context: StageContext) -> Roles:
             # Checkpointing works in training mode alone, which with every dropout at 0 changes nothing else.
             model.train()
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if context.config.ppo.value_head == ValueHead.shared:
+        value_model = SharedValueModel(policy)
     reference = Reference(policy)
     return Roles(policy, reference, scorer, value_model, tokenizer, template)
 

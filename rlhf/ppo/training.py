@@ -50,10 +50,10 @@ class Training:
             )
             engine.set_lr_factor(factor)
 
-    def score_std(self, scores: Tensor) -> float:
-        """What this batch's scores are divided by: with ppo.scale_scores the deviation of all so far, else 1."""
+    def score_std(self, scores: Tensor) -> float | None:
+        """What this batch's scores are divided by: with ppo.scale_scores the deviation of all so far, else None."""
         if self.score_moments is None:
-            return 1.0
+            return None
         self.score_moments.update(scores)
         return self.score_moments.std
 

@@ -187,7 +187,7 @@ def _accumulate_value(
         clip_range=config.value_clip_range,
         count=count,
     )
-    value_model.backward(loss)
+    value_model.backward(config.value_coef * loss)
     return {"value/loss": loss.detach(), "value/clipfrac": clipfrac}
 
 

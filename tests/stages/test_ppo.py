@@ -34,6 +34,7 @@ from rlhf.config import (
     PtxConfig,
     RolloutConfig,
     TrackerConfig,
+    ValueHead,
     ZeroConfig,
 )
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Sampler, Split
@@ -493,6 +494,47 @@ def test_frozen_weights_stay_and_have_no_optimizer_state(
     assert checkpoint
     assert not [name for name in checkpoint if "mlp" in name or "layers.0." in name]
     assert len(optimizer["state"]) == len(checkpoint)
+
+
+@pytest.mark.parametrize(("architecture", "rank"), [("llama", 0), ("gpt2", 0), ("llama", 4)])
+def test_shared_value_head_trains_the_policy_s_trunk_and_loads_as_a_value_model(
+    architecture: str, rank: int, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    found = {"policy": parents(architecture)["policy"], "reward_model": parents(architecture)["reward_model"]}
+    policies = []
+    for coef in (1e-3, 1.0):
+        config = settings(episodes=32, evaluate_every=0, value_head=ValueHead.shared, value_coef=coef)
+        config.model.lora = LoraConfig(r=rank)
+        run(config, found, tmp_path / str(coef))
+        policies.append(weights(tmp_path / str(coef) / "model"))
+    assert not same(*policies)
+    value_model = weights(tmp_path / "1.0" / "value_model")
+    assert bool((value_model["score.weight"] != 0).all())
+    assert all(torch.equal(policies[1][name], tensor) for name, tensor in value_model.items() if name != "score.weight")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "1.0" / "value_model").config.num_labels == 1
+    reused = settings(episodes=16, evaluate_every=0)
+    run(reused, {**found, "value_model": tmp_path / "1.0" / "value_model"}, tmp_path / "reused")
+
+
+def test_shared_value_head_resumes_with_the_same_bits(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(value_head=ValueHead.shared, save_every=1)
+    run(config, parents("llama"), tmp_path / "whole")
+    calls = iter(range(100))
+    real_update = ppo.update
+
+    def dies_in_the_third(*args: Any, **kwargs: Any) -> dict[str, float]:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return real_update(*args, **kwargs)
+
+    monkeypatch.setattr(ppo, "update", dies_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, parents("llama"), tmp_path / "stopped")
+    run(config, parents("llama"), tmp_path / "stopped", resume=True)
+    for name in ("model", "value_model"):
+        assert same(weights(tmp_path / "whole" / name), weights(tmp_path / "stopped" / name))
 
 
 @pytest.mark.parametrize("advantage", [Advantage.rloo, Advantage.group])

@@ -1,0 +1,39 @@
+"""A value model that is no more than a head on the policy's trunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rlhf import models
+from rlhf.config import ModelConfig
+
+
+class SharedValueModel(nn.Module):
+    """Reads values off the policy's last hidden state; its own parameters are the head's alone, which starts at 0.
+
+    The policy is no submodule: an engine over this trains the head, while the loss's gradients reach the trunk too, and
+    are part of the policy's step.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.score = models.scalar_head(policy)
+        self._policy = (policy,)  # in a tuple, where torch does not look for submodules
+
+    @property
+    def base_model(self) -> Any:
+        """The policy's trunk, where `models.hidden_states` looks for one."""
+        return models.unwrap_lora(self._policy[0]).base_model
+
+    def as_classifier(self, path: str, config: ModelConfig) -> Any:
+        """A reward model of its own, trunk and head copied, to be saved and loaded as any value model is.
+
+        path: the model that the policy started from, for its architecture.
+        """
+        classifier: Any = models.load_reward_model(path, config)
+        trunk = models.merged_state_dict(self._policy[0])
+        own = {name: trunk.get(name, tensor) for name, tensor in classifier.state_dict().items()}
+        classifier.load_state_dict({**own, "score.weight": self.score.weight})
+        return classifier
