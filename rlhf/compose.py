@@ -44,11 +44,14 @@ def conf_dir() -> Path:
 
 
 def groups(extra: Path | None = None) -> dict[str, list[str]]:
-    """The config groups and their options, from the folder's listing; `extra` is --config-dir."""
+    """The config groups and their options, from the folder's listing; `extra` is --config-dir.
+
+    A file whose name starts with _ is a part that options share, and none itself.
+    """
     found: dict[str, list[str]] = {}
     for root in (conf_dir(), extra):
         for folder in sorted(root.iterdir()) if root is not None and root.is_dir() else ():
-            options = sorted(file.stem for file in folder.glob("*.yaml")) if folder.is_dir() else []
+            options = sorted(file.stem for file in folder.glob("[!_]*.yaml")) if folder.is_dir() else []
             if options:
                 found[folder.name] = sorted({*found.get(folder.name, ()), *options})
     return found

@@ -196,7 +196,7 @@ class SandboxConfig:
     ranking_prompts: int = 3000
     prompts: int = 8000  # for PPO
     evaluation_prompts: int = 400
-    pretraining_documents: int = 100000
+    pretraining_documents: int = 600000  # about 41 tokens each
     min_completions: int = 4  # K is drawn evenly from [min, max] for each ranking
     max_completions: int = 9
     labeler_agreement: float = 0.73  # how often two labelers order a pair alike (InstructGPT: 73 %)
@@ -269,8 +269,8 @@ class OptimConfig:
 
 @dataclass
 class PretrainConfig:
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-3, warmup_ratio=0.02))
-    epochs: float = 6.0
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1.2e-3, warmup_ratio=0.02))
+    epochs: float = 1.0  # of a corpus that can be written as long as one likes, new text beats more passes
     batch_size: int = 16  # sequences of sequence_length tokens a step; at equal tokens 16 learns far more here than 64
     sequence_length: int = 128
     bf16: bool = True  # bfloat16 autocast, float32 weights

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -22,6 +23,7 @@ from transformers import (
 from rlhf.config import ArchitectureConfig
 from rlhf.errors import UserError
 
+_AT_ONCE = 10000  # documents to tokenize
 END, PAD = "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -90,14 +92,17 @@ class PackedTexts(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, key: str) -> None:
-        encoded = tokenizer(list(texts), add_special_tokens=False).input_ids
-        ids = list(chain.from_iterable([*document, tokenizer.eos_token_id] for document in encoded))
+        ids = array("i")  # a Python list of the numbers would take ten times the memory
+        for start in range(0, len(texts), _AT_ONCE):
+            for document in tokenizer(list(texts[start : start + _AT_ONCE]), add_special_tokens=False).input_ids:
+                ids.extend(document)
+                ids.append(tokenizer.eos_token_id)
         blocks = len(ids) // length
         if blocks == 0:
             raise UserError(
                 f"The text has {len(ids)} tokens, less than one sequence of {length}; bring more text or lower {key}."
             )
-        self.blocks = torch.tensor(list(islice(ids, blocks * length))).view(blocks, length)
+        self.blocks = torch.tensor(ids[: blocks * length]).view(blocks, length).long()
 
     def __len__(self) -> int:
         return len(self.blocks)

@@ -1,11 +1,11 @@
-"""The base model that ships: small, safe to load, trained on the corpus of this version."""
+"""The base models that ship: small, safe to load, trained on the corpus of this version."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from rlhf.config import SandboxConfig
 from rlhf.data.records import Split
@@ -13,8 +13,11 @@ from rlhf.models import resolve_model_path
 from rlhf.pretraining import PackedTexts
 from rlhf.sandbox.source import SandboxSource
 
-SHIPPED = ("m",)  # s and l are made by `make base-models`, and do not ship yet
-FOLDERS = {size: Path(resolve_model_path(f"builtin:sandbox-{size}")) for size in SHIPPED}
+FOLDERS = {size: Path(resolve_model_path(f"builtin:sandbox-{size}")) for size in ("s", "m", "l")}
+
+
+def load(size: str) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(FOLDERS[size], dtype=torch.float32)
 
 
 def test_they_are_under_12_megabytes_together() -> None:
@@ -23,11 +26,16 @@ def test_they_are_under_12_megabytes_together() -> None:
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".jinja"}
 
 
-def test_they_know_the_corpus() -> None:
+def test_they_span_a_factor_of_ten_and_share_one_tokenizer() -> None:
+    small, middle, large = (load(size).num_parameters() for size in FOLDERS)
+    assert small < middle < large
+    assert large > 10 * small
+    assert len({(folder / "tokenizer.json").read_bytes() for folder in FOLDERS.values()}) == 1
+
+
+def test_they_know_the_corpus_the_better_the_larger() -> None:
     texts = SandboxSource(SandboxConfig(), seed=0).texts(Split.evaluation)[:150]
-    for size, folder in FOLDERS.items():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        blocks = PackedTexts(texts, AutoTokenizer.from_pretrained(folder), 128, "length").blocks
-        with torch.no_grad():
-            loss = float(model(input_ids=blocks, labels=blocks).loss)
-        assert loss < 1.0, size  # 6.9 before training; a good part of the text is chance
+    blocks = PackedTexts(texts, AutoTokenizer.from_pretrained(FOLDERS["m"]), 128, "length").blocks
+    with torch.no_grad():
+        small, middle, large = (float(load(size)(input_ids=blocks, labels=blocks).loss) for size in FOLDERS)
+    assert 1.0 > small > middle > large  # 6.9 before training; a good part of the text is chance
