@@ -215,6 +215,12 @@ def test_correction_weighs_each_token_s_loss_by_policy_over_sampler_up_to_the_ca
     assert loss == pytest.approx(-float((plain.advantages * weights).sum() / mask.sum()), rel=1e-3, abs=1e-5)
     assert corrected.metrics()["rollout/correction"] == pytest.approx(float(weights.sum() / mask.sum()), rel=1e-4)
 
+    offsets = torch.linspace(0, 1, N)[:, None]
+    far = dataclasses.replace(corrected, ref_logprobs=corrected.old_logprobs - offsets)
+    in_loss = dataclasses.replace(config, kl=KLConfig(placement=KLPlacement.loss), loss_mean=LossMean.sequence)
+    metrics = update_module._accumulate(*engines(roles), far, list(range(N)), in_loss, 1.0)
+    assert metrics["policy/kl_loss"] == pytest.approx(float((weights[:, :1] * offsets).mean()), rel=1e-3)
+
 
 @pytest.mark.parametrize("broken", ["advantages", "returns"])
 def test_a_loss_that_is_not_finite_stops_before_anything_moves(broken: str) -> None:
