@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-.PHONY: demo test test-slow lint base-models clean
+.PHONY: demo test test-slow lint optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -22,6 +22,10 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# PPO against the best policy there is, computed by enumeration; ends with one JSON line.
+optimum: $(STAMP)
+	$(RUN) tests/benchmarks/optimum.py
 
 # Remakes the base models that ship in the package, from nothing.
 base-models: $(STAMP)
