@@ -10,7 +10,7 @@ import pytest
 
 from rlhf import pipeline, sweep
 from rlhf.compose import Job
-from rlhf.config import Config, JudgeConfig, JudgeName, StageName
+from rlhf.config import Config, Device, Float32Matmul, JudgeConfig, JudgeName, LaunchConfig, StageName
 from rlhf.errors import UserError
 from tests.fake_stages import World, world
 
@@ -375,3 +375,15 @@ def test_same_seed_same_numbers() -> None:
     assert draw() == first
     pipeline.seed_everything(8)
     assert draw() != first
+
+
+@pytest.mark.parametrize(("asked", "got"), [("auto", "medium"), ("highest", "highest"), ("high", "high")])
+def test_float32_products_are_as_exact_as_the_config_says(asked: str, got: str) -> None:
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        pipeline.prepare_torch(Config(launch=LaunchConfig(device=Device.cpu, float32_matmul=Float32Matmul(asked))))
+        assert torch.get_float32_matmul_precision() == got
+    finally:
+        torch.set_float32_matmul_precision(before)
