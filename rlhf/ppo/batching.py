@@ -10,15 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.models import hidden_states, unwrap_lora
-
-# Rows and columns are rounded up to these, so a micro-batch has a multiple of 64 tokens: oneDNN builds a kernel for
-# each new shape, and without rounding nearly every shape is new.
-ROW_MULTIPLE = 8
-WIDTH_MULTIPLE = 8
-# Padding worth adding to save a forward pass: this many tokens, or this share of the micro-batch.
-PADDING_TOKENS = 64
-PADDING_SHARE = 0.05
+from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ def sequences(
     inputs = [[*prompt, *response[:-1]] for prompt, response in zip(prompt_ids, response_ids, strict=True)]
     response_lengths = torch.tensor([len(ids) for ids in response_ids])
     longest = int(response_lengths.max())
-    width = _round_up(max(map(len, inputs)), WIDTH_MULTIPLE)
+    width = round_up(max(map(len, inputs)), WIDTH_MULTIPLE)
     return Sequences(
         input_ids=_padded(inputs, width if context is None else min(width, context)).to(device),
         lengths=[len(ids) for ids in inputs],
@@ -70,35 +62,24 @@ def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> l
 
     The least is ROW_MULTIPLE rows, even where those are more tokens than the budget.
     """
-    groups: list[list[int]] = []
-    width = 0
-    by_length = sorted(rows, key=lambda row: (-batch.lengths[row], row))
-    for start in range(0, len(by_length), ROW_MULTIPLE):
-        block = by_length[start : start + ROW_MULTIPLE]
-        block_width = _round_up(batch.lengths[block[0]], WIDTH_MULTIPLE)
-        if groups:
-            padding = ROW_MULTIPLE * (width - block_width)
-            cheap = padding <= max(PADDING_TOKENS, PADDING_SHARE * width * len(groups[-1]))
-            if cheap and width * (len(groups[-1]) + ROW_MULTIPLE) <= token_budget:
-                groups[-1] += block
-                continue
-        width = block_width
-        groups.append(block)
-    return [_micro_batch(batch, group) for group in groups]
+    in_order = sorted(rows)
+    lengths = [batch.lengths[row] for row in in_order]
+    groups = length_buckets(lengths, token_budget, least_rows=ROW_MULTIPLE)
+    return [_micro_batch(batch, [in_order[i] for i in group]) for group in groups]
 
 
 def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:
     device = batch.input_ids.device
     rows = torch.tensor(group, device=device)
     longest = max(batch.lengths[row] for row in group)
-    width = min(_round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
-    input_ids = torch.zeros(_round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
+    width = min(round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
+    input_ids = torch.zeros(round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
     input_ids[: len(group)] = batch.input_ids[rows, :width]
     mask = batch.response_mask[rows]
     # The state that response token t is drawn in ends one position before it, on the prompt's last token for t = 0.
     first = torch.arange(len(group), device=device) * width + batch.prompt_lengths[rows] - 1
     before = (first[:, None] + torch.arange(mask.shape[1], device=device))[mask]
-    spare = before.new_zeros(_round_up(len(before), 64) - len(before))
+    spare = before.new_zeros(round_up(len(before), 64) - len(before))
     return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask)
 
 
@@ -134,7 +115,3 @@ def _head_only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
