@@ -13,6 +13,7 @@ from rlhf.config import Config, DType, LoraConfig, ModelConfig, OptimConfig, Rew
 from rlhf.data.records import Demonstration, Ranking, Sampler
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.reward.trainer import build_trainer
 from stages import reward as stage
 from tests.fakes import ListSource, make_context, prompt
 from tests.tiny import ARCHITECTURES, save_tiny_model
@@ -167,6 +168,23 @@ def test_micro_batches_do_not_change_the_step(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for name in trained[0]:
         torch.testing.assert_close(trained[0][name], trained[1][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, "eager"), ("sdpa", "sdpa")])
+def test_attention_on_a_cpu_is_plain_products_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, used: str
+) -> None:
+    trained = []
+
+    def build(context: Any, model: Any, *rest: Any) -> Any:
+        trained.append(model.config._attn_implementation)
+        return build_trainer(context, model, *rest)
+
+    config = make_config(save_tiny_model(tmp_path / "base", "llama"))
+    config.model.attn_implementation = asked
+    monkeypatch.setattr(stage, "build_trainer", build)
+    stage.run(make(tmp_path, config, count=8))
+    assert trained == [used]
 
 
 def test_first_loss_is_log_two_because_the_head_starts_at_zero(tmp_path: Path) -> None:
