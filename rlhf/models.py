@@ -380,14 +380,21 @@ def token_scores(
 
 
 def hidden_states(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    **given: Any,
 ) -> Tensor:
-    """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype."""
+    """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype.
+
+    given: further keyword arguments of the model's forward.
+    """
     backbone = unwrap_lora(model).base_model
-    given = {"attention_mask": attention_mask, "position_ids": position_ids}
+    tensors = {"attention_mask": attention_mask, "position_ids": position_ids}
     # Left out when absent: Bloom, which has no positions to number, does not even take the argument.
-    named = {name: tensor for name, tensor in given.items() if tensor is not None}
-    return backbone(input_ids=input_ids, use_cache=False, **named).last_hidden_state
+    named = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return backbone(input_ids=input_ids, use_cache=False, **named, **given).last_hidden_state
 
 
 def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int = 8) -> tuple[Tensor, Tensor]:
@@ -436,14 +443,25 @@ def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget
     """The head's input at each sequence's last token, (n, hidden) in the model's dtype, without gradient."""
     import torch
 
+    from rlhf.flat import can_run_flat, flat_attention, flat_groups, flatten
+
     assert all(len(row) > 0 for row in ids), "a scored sequence has at least one token"
+    all_lengths = [len(row) for row in ids]
     device = unwrap_lora(model).device
     features: list[Tensor] = [torch.empty(0)] * len(ids)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for bucket in length_buckets([len(row) for row in ids], token_budget):
+            if can_run_flat(model):
+                for group in flat_groups(all_lengths, token_budget):
+                    flat = flatten([ids[i] for i in group])
+                    with flat_attention(model, flat.blocks) as given:
+                        hidden = hidden_states(model, flat.input_ids, position_ids=flat.position_ids, **given)[0]
+                    for index, start in zip(group, flat.starts.tolist(), strict=True):
+                        features[index] = hidden[start + all_lengths[index] - 1]
+                return torch.stack(features)
+            for bucket in length_buckets(all_lengths, token_budget):
                 padded, lengths = pad_right([ids[i] for i in bucket], pad_token_id=0)
                 hidden = hidden_states(model, padded.to(device))
                 for index, row in zip(bucket, hidden[torch.arange(len(bucket)), lengths - 1], strict=True):

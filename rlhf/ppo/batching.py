@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
 from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
 
 
@@ -22,6 +23,7 @@ class Sequences:
     prompt_lengths: Tensor  # (batch,) int64
     response_ids: Tensor  # (batch, response) int64, zeros behind each
     response_mask: Tensor  # (batch, response) bool, True on response tokens
+    flat: bool = False  # micro-batches are flat, see rlhf/flat.py; all models of the batch must be able to run so
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class MicroBatch:
     """Some rows for one forward pass; `tokens` counts their response tokens, row by row."""
 
     rows: Tensor  # (rows,) int64, of the batch
-    input_ids: Tensor  # (rows rounded up, width) int64, padded on the right
+    input_ids: Tensor  # (rows rounded up, width) int64, padded on the right; or (1, all tokens) where flat
     before: Tensor  # (tokens rounded up,) int64, where in the flattened input_ids each response token is predicted
     response_ids: Tensor  # (tokens,) int64
     response_mask: Tensor  # (rows, response) bool
+    flat: FlatRows | None = None
 
     def select(self, x: Tensor) -> Tensor:
         """This micro-batch's entries of a (batch, response) tensor, (tokens,)."""
@@ -40,7 +43,12 @@ class MicroBatch:
 
 
 def sequences(
-    prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *, device: Any, context: int | None
+    prompt_ids: Sequence[Sequence[int]],
+    response_ids: Sequence[Sequence[int]],
+    *,
+    device: Any,
+    context: int | None,
+    flat: bool = False,
 ) -> Sequences:
     """Pack prompts and responses, both without padding; neither may be empty. No padding goes beyond `context`."""
     assert all(len(ids) > 0 for ids in (*prompt_ids, *response_ids)), "prompts and responses have at least one token"
@@ -54,33 +62,43 @@ def sequences(
         prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
         response_ids=_padded(response_ids, longest).to(device),
         response_mask=(torch.arange(longest) < response_lengths[:, None]).to(device),
+        flat=flat,
     )
 
 
 def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> list[MicroBatch]:
-    """The rows sorted by length and cut where the token budget is spent or padding would grow too much.
+    """The rows sorted by length and cut where the token budget is spent or, if not flat, padding would grow too much.
 
-    The least is ROW_MULTIPLE rows, even where those are more tokens than the budget.
+    The least is ROW_MULTIPLE rows, half of them if flat, even where those are more tokens than the budget.
     """
     in_order = sorted(rows)
     lengths = [batch.lengths[row] for row in in_order]
-    groups = length_buckets(lengths, token_budget, least_rows=ROW_MULTIPLE)
+    if batch.flat:
+        groups = flat_groups(lengths, token_budget)
+    else:
+        groups = length_buckets(lengths, token_budget, least_rows=ROW_MULTIPLE)
     return [_micro_batch(batch, [in_order[i] for i in group]) for group in groups]
 
 
 def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:
     device = batch.input_ids.device
     rows = torch.tensor(group, device=device)
-    longest = max(batch.lengths[row] for row in group)
-    width = min(round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
-    input_ids = torch.zeros(round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
-    input_ids[: len(group)] = batch.input_ids[rows, :width]
+    flat = None
+    if batch.flat:
+        flat = flatten([batch.input_ids[row, : batch.lengths[row]].tolist() for row in group], device=device)
+        input_ids, starts = flat.input_ids, flat.starts
+    else:
+        longest = max(batch.lengths[row] for row in group)
+        width = min(round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
+        input_ids = torch.zeros(round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
+        input_ids[: len(group)] = batch.input_ids[rows, :width]
+        starts = torch.arange(len(group), device=device) * width
     mask = batch.response_mask[rows]
     # The state that response token t is drawn in ends one position before it, on the prompt's last token for t = 0.
-    first = torch.arange(len(group), device=device) * width + batch.prompt_lengths[rows] - 1
+    first = starts + batch.prompt_lengths[rows] - 1
     before = (first[:, None] + torch.arange(mask.shape[1], device=device))[mask]
     spare = before.new_zeros(round_up(len(before), 64) - len(before))
-    return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask)
+    return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask, flat)
 
 
 def response_logits(model: Any, micro: MicroBatch) -> Tensor:
@@ -88,17 +106,28 @@ def response_logits(model: Any, micro: MicroBatch) -> Tensor:
 
     The model runs whole, so that what it does to logits after its head is done; only its head sees fewer positions.
     """
-    with _head_only_at(unwrap_lora(model).get_output_embeddings(), micro.before):
-        logits: Tensor = model(input_ids=micro.input_ids, use_cache=False).logits
+    with _inputs(model, micro) as given, _head_only_at(unwrap_lora(model).get_output_embeddings(), micro.before):
+        logits: Tensor = model(**given, use_cache=False).logits
     return logits[0, : len(micro.response_ids)]
 
 
 def response_values(model: Any, micro: MicroBatch) -> Tensor:
     """The value of the state each response token was drawn in, (tokens,) float32."""
-    hidden = hidden_states(model, micro.input_ids).flatten(0, 1)[micro.before]
+    with _inputs(model, micro) as given:
+        hidden = hidden_states(model, **given).flatten(0, 1)[micro.before]
     head: Any = unwrap_lora(model).score
     values: Tensor = head(hidden)
     return values[: len(micro.response_ids), 0].float()
+
+
+@contextmanager
+def _inputs(model: Any, micro: MicroBatch) -> Iterator[dict[str, Any]]:
+    """Keyword arguments of a forward pass that is made inside."""
+    if micro.flat is None:
+        yield {"input_ids": micro.input_ids}
+    else:
+        with flat_attention(model, micro.flat.blocks) as given:
+            yield {"input_ids": micro.input_ids, "position_ids": micro.flat.position_ids, **given}
 
 
 @contextmanager
