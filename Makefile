@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-.PHONY: demo test test-slow lint optimum base-models clean
+.PHONY: demo test test-slow lint bench optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -27,6 +27,10 @@ lint: $(STAMP)
 optimum: $(STAMP)
 	$(RUN) tests/benchmarks/optimum.py
 
+# Ours beside TRL 1.12, which gets an environment of its own; nothing else may run meanwhile.
+bench: $(STAMP)
+	PYTHONPATH=. $(RUN) -m tests.benchmarks.versus_trl
+
 # Remakes the base models that ship in the package, from nothing.
 base-models: $(STAMP)
 	for size in s m l; do \
@@ -37,7 +41,7 @@ base-models: $(STAMP)
 	done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .versus_trl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found; install one, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }

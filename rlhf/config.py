@@ -34,6 +34,15 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class Float32Matmul(Enum):
+    """torch.set_float32_matmul_precision; each names the least precise product that is allowed."""
+
+    auto = "auto"  # medium on a CPU, where it is oneDNN's and agrees to 1e-5; highest on a GPU
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
 class DataSourceName(Enum):
     sandbox = "sandbox"  # the built-in instruction world
     hh_rlhf = "hh_rlhf"  # Anthropic's chosen/rejected transcripts
@@ -130,6 +139,7 @@ class RunConfig:
 class LaunchConfig:
     device: Device = Device.auto
     threads: int | None = None  # CPU threads of torch; None: one a core
+    float32_matmul: Float32Matmul = Float32Matmul.auto  # how exact products of float32 matrices are
 
 
 @dataclass

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 BUILTIN_PREFIX = "builtin:"
 # Tokens that vocabularies reserve for padding without declaring them, and the next best that no sequence ends with.
 _PAD_CANDIDATES = ("<pad>", "[PAD]", "<|padding|>", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "Ā")
+# Rows and columns of a batch are rounded up to these, so it has a multiple of 64 tokens: oneDNN builds a kernel for
+# each new shape, and without rounding nearly every shape is new.
+ROW_MULTIPLE = 8
+WIDTH_MULTIPLE = 8
+# Padding worth adding to save a forward pass: this many tokens, or this share of the batch.
+PADDING_TOKENS = 64
+PADDING_SHARE = 0.05
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 
 
@@ -427,14 +434,21 @@ def token_scores(
 
 
 def hidden_states(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    **given: Any,
 ) -> Tensor:
-    """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype."""
+    """What the head sees: final-norm output, (batch, seq, hidden), in the model's dtype.
+
+    given: further keyword arguments of the model's forward.
+    """
     backbone = unwrap_lora(model).base_model
-    given = {"attention_mask": attention_mask, "position_ids": position_ids}
+    tensors = {"attention_mask": attention_mask, "position_ids": position_ids}
     # Left out when absent: Bloom, which has no positions to number, does not even take the argument.
-    named = {name: tensor for name, tensor in given.items() if tensor is not None}
-    return backbone(input_ids=input_ids, use_cache=False, **named).last_hidden_state
+    named = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return backbone(input_ids=input_ids, use_cache=False, **named, **given).last_hidden_state
 
 
 def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int = 8) -> tuple[Tensor, Tensor]:
@@ -442,27 +456,40 @@ def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int 
     import torch
 
     lengths = torch.tensor([len(row) for row in ids])
-    width = -(-int(lengths.max()) // multiple_of) * multiple_of
+    width = round_up(int(lengths.max()), multiple_of)
     padded = torch.full((len(ids), width), pad_token_id, dtype=torch.long)
     for row, sequence in enumerate(ids):
         padded[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
     return padded, lengths
 
 
-def length_buckets(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices grouped by length, longest first, so that no group's padded tokens exceed the budget.
+def round_up(n: int, multiple: int) -> int:
+    """The least multiple that is not below n."""
+    return -(-n // multiple) * multiple
 
-    A sequence longer than the budget gets a group of its own.
+
+def length_buckets(lengths: Sequence[int], token_budget: int, *, least_rows: int = 1) -> list[list[int]]:
+    """Indices grouped by length, longest first: a group ends where the budget is spent or padding would grow too much.
+
+    The budget is in tokens, padding included; a group has at least `least_rows` rows even where those are over it.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     buckets: list[list[int]] = []
     width = 0
-    for index in order:
-        if buckets and width * (len(buckets[-1]) + 1) <= token_budget:
-            buckets[-1].append(index)
-        else:
-            width = max(-(-lengths[index] // 8) * 8, 1)
-            buckets.append([index])
+    start = 0
+    while start < len(order):
+        block_width = round_up(max(lengths[order[start]], 1), WIDTH_MULTIPLE)
+        rows = max(min(ROW_MULTIPLE, token_budget // block_width), least_rows)
+        block = order[start : start + rows]
+        start += rows
+        if buckets:
+            padding = rows * (width - block_width)
+            cheap = padding <= max(PADDING_TOKENS, PADDING_SHARE * width * len(buckets[-1]))
+            if cheap and width * (len(buckets[-1]) + rows) <= token_budget:
+                buckets[-1] += block
+                continue
+        width = block_width
+        buckets.append(block)
     return buckets
 
 
@@ -470,14 +497,25 @@ def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget
     """The head's input at each sequence's last token, (n, hidden) in the model's dtype, without gradient."""
     import torch
 
+    from rlhf.flat import can_run_flat, flat_attention, flat_groups, flatten
+
     assert all(len(row) > 0 for row in ids), "a scored sequence has at least one token"
+    all_lengths = [len(row) for row in ids]
     device = unwrap_lora(model).device
     features: list[Tensor] = [torch.empty(0)] * len(ids)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for bucket in length_buckets([len(row) for row in ids], token_budget):
+            if can_run_flat(model):
+                for group in flat_groups(all_lengths, token_budget):
+                    flat = flatten([ids[i] for i in group])
+                    with flat_attention(model, flat.blocks) as given:
+                        hidden = hidden_states(model, flat.input_ids, position_ids=flat.position_ids, **given)[0]
+                    for index, start in zip(group, flat.starts.tolist(), strict=True):
+                        features[index] = hidden[start + all_lengths[index] - 1]
+                return torch.stack(features)
+            for bucket in length_buckets(all_lengths, token_budget):
                 padded, lengths = pad_right([ids[i] for i in bucket], pad_token_id=0)
                 hidden = hidden_states(model, padded.to(device))
                 for index, row in zip(bucket, hidden[torch.arange(len(bucket)), lengths - 1], strict=True):

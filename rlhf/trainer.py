@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlhf import distributed, models
 from rlhf.config import Config, Device, DType, OptimConfig, ZeroConfig
+from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,6 +130,13 @@ def deepspeed_config(zero: ZeroConfig) -> dict[str, Any] | None:
 def training_dtype(config: Config) -> torch.dtype | None:
     """What to load weights in: float32 masters under mixed precision; None leaves model.dtype for frozen LoRA bases."""
     return None if config.model.lora.r > 0 else torch.float32
+
+
+def choose_attention(model: Any, config: Config, longest: int) -> None:
+    """Give the model the attention that suits rows of at most `longest` tokens, where the user left that to us."""
+    chosen = with_attention(config.model, pick_device(config.launch), longest).attn_implementation
+    if chosen != config.model.attn_implementation:
+        model.set_attn_implementation(chosen)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,7 @@ def run(context: StageContext) -> dict[str, float]:
         context.tracker.samples(step, samples)
         return metrics
 
+    trainer.choose_attention(model, config, max(len(ids) for ranking in rankings for ids in ranking.sequences))
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
     models.freeze_parts([model], config.model.freeze)

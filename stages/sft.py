@@ -39,6 +39,8 @@ def run(context: StageContext) -> dict[str, float]:
     rows += sft.pretraining_rows(context, encoder, len(rows))
     held_out_rows = [sft.demonstration_row(demonstration) for demonstration in held_out]
 
+    if not config.sft.packing:  # packed rows are all long
+        trainer.choose_attention(model, config, max(len(row["input_ids"]) for row in rows))
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
     models.freeze_parts([model], config.model.freeze)

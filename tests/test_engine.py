@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.config import OptimConfig, ZeroConfig
-from rlhf.engine import Engine, NonFiniteLossError, lr_factor
+from rlhf.config import ModelConfig, OptimConfig, ZeroConfig
+from rlhf.engine import EAGER_TOKENS, Engine, NonFiniteLossError, lr_factor, with_attention
 from rlhf.errors import UserError
 
 
@@ -98,3 +98,19 @@ def test_what_needs_deepspeed_or_loss_scaling_is_refused() -> None:
         Engine(nn.Linear(1, 1), OptimConfig(), ZeroConfig(stage=1))
     with pytest.raises(UserError, match=r"model\.dtype=float16"):
         Engine(nn.Linear(1, 1).half(), OptimConfig(), ZeroConfig())
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "longest", "chosen"),
+    [
+        (None, "cpu", EAGER_TOKENS, "eager"),
+        (None, "cpu", EAGER_TOKENS + 1, None),
+        (None, "cuda", 64, None),
+        ("sdpa", "cpu", 64, "sdpa"),
+    ],
+)
+def test_attention_is_chosen_for_short_sequences_on_a_cpu_alone(
+    asked: str | None, device: str, longest: int, chosen: str | None
+) -> None:
+    config = ModelConfig(attn_implementation=asked)
+    assert with_attention(config, torch.device(device), longest).attn_implementation == chosen

@@ -290,6 +290,13 @@ def test_length_buckets_cover_each_sequence_once_within_the_budget() -> None:
         assert len(bucket) == 1 or width * len(bucket) <= 128
 
 
+def test_length_buckets_pad_little_and_make_few_groups_of_rows_alike() -> None:
+    lengths = [(i * 37) % 96 + 1 for i in range(96)]
+    buckets = models.length_buckets(lengths, token_budget=8192)
+    assert sum(len(bucket) * max(lengths[i] for i in bucket) for bucket in buckets) < 1.2 * sum(lengths)
+    assert len(models.length_buckets([64] * 96, token_budget=8192)) == 1
+
+
 def test_importing_the_module_does_not_import_torch() -> None:
     code = (
         "import sys, rlhf.models, rlhf.data, rlhf.data.templates, rlhf.data.encoding; assert 'torch' not in sys.modules"

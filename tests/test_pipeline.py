@@ -12,7 +12,17 @@ import pytest
 
 from rlhf import pipeline, sweep
 from rlhf.compose import Job
-from rlhf.config import Advantage, Config, JudgeConfig, JudgeName, PPOConfig, StageName
+from rlhf.config import (
+    Advantage,
+    Config,
+    Device,
+    Float32Matmul,
+    JudgeConfig,
+    JudgeName,
+    LaunchConfig,
+    PPOConfig,
+    StageName,
+)
 from rlhf.errors import UserError
 from tests.fake_stages import World, world
 
@@ -492,3 +502,15 @@ def test_manifests_from_before_there_were_functions_are_still_skipped(world: Wor
     folder.manifest_path.write_text(json.dumps(manifest))
     pipeline.run(world.config("ppo"))
     assert world.ran() == []
+
+
+@pytest.mark.parametrize(("asked", "got"), [("auto", "medium"), ("highest", "highest"), ("high", "high")])
+def test_float32_products_are_as_exact_as_the_config_says(asked: str, got: str) -> None:
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        pipeline.prepare_torch(Config(launch=LaunchConfig(device=Device.cpu, float32_matmul=Float32Matmul(asked))))
+        assert torch.get_float32_matmul_precision() == got
+    finally:
+        torch.set_float32_matmul_precision(before)

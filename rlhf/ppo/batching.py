@@ -10,15 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.models import hidden_states, unwrap_lora
-
-# Rows and columns are rounded up to these, so a micro-batch has a multiple of 64 tokens: oneDNN builds a kernel for
-# each new shape, and without rounding nearly every shape is new.
-ROW_MULTIPLE = 8
-WIDTH_MULTIPLE = 8
-# Padding worth adding to save a forward pass: this many tokens, or this share of the micro-batch.
-PADDING_TOKENS = 64
-PADDING_SHARE = 0.05
+from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
+from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
 
 
 @dataclass(frozen=True)
@@ -30,6 +23,7 @@ class Sequences:
     prompt_lengths: Tensor  # (batch,) int64
     response_ids: Tensor  # (batch, response) int64, zeros behind each
     response_mask: Tensor  # (batch, response) bool, True on response tokens
+    flat: bool = False  # micro-batches are flat, see rlhf/flat.py; all models of the batch must be able to run so
 
 
 @dataclass(frozen=True)
@@ -37,10 +31,11 @@ class MicroBatch:
     """Some rows for one forward pass; `tokens` counts their response tokens, row by row."""
 
     rows: Tensor  # (rows,) int64, of the batch
-    input_ids: Tensor  # (rows rounded up, width) int64, padded on the right
+    input_ids: Tensor  # (rows rounded up, width) int64, padded on the right; or (1, all tokens) where flat
     before: Tensor  # (tokens rounded up,) int64, where in the flattened input_ids each response token is predicted
     response_ids: Tensor  # (tokens,) int64
     response_mask: Tensor  # (rows, response) bool
+    flat: FlatRows | None = None
 
     def select(self, x: Tensor) -> Tensor:
         """This micro-batch's entries of a (batch, response) tensor, (tokens,)."""
@@ -48,58 +43,62 @@ class MicroBatch:
 
 
 def sequences(
-    prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *, device: Any, context: int | None
+    prompt_ids: Sequence[Sequence[int]],
+    response_ids: Sequence[Sequence[int]],
+    *,
+    device: Any,
+    context: int | None,
+    flat: bool = False,
 ) -> Sequences:
     """Pack prompts and responses, both without padding; neither may be empty. No padding goes beyond `context`."""
     assert all(len(ids) > 0 for ids in (*prompt_ids, *response_ids)), "prompts and responses have at least one token"
     inputs = [[*prompt, *response[:-1]] for prompt, response in zip(prompt_ids, response_ids, strict=True)]
     response_lengths = torch.tensor([len(ids) for ids in response_ids])
     longest = int(response_lengths.max())
-    width = _round_up(max(map(len, inputs)), WIDTH_MULTIPLE)
+    width = round_up(max(map(len, inputs)), WIDTH_MULTIPLE)
     return Sequences(
         input_ids=_padded(inputs, width if context is None else min(width, context)).to(device),
         lengths=[len(ids) for ids in inputs],
         prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
         response_ids=_padded(response_ids, longest).to(device),
         response_mask=(torch.arange(longest) < response_lengths[:, None]).to(device),
+        flat=flat,
     )
 
 
 def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> list[MicroBatch]:
-    """The rows sorted by length and cut where the token budget is spent or padding would grow too much.
+    """The rows sorted by length and cut where the token budget is spent or, if not flat, padding would grow too much.
 
-    The least is ROW_MULTIPLE rows, even where those are more tokens than the budget.
+    The least is ROW_MULTIPLE rows, half of them if flat, even where those are more tokens than the budget.
     """
-    groups: list[list[int]] = []
-    width = 0
-    by_length = sorted(rows, key=lambda row: (-batch.lengths[row], row))
-    for start in range(0, len(by_length), ROW_MULTIPLE):
-        block = by_length[start : start + ROW_MULTIPLE]
-        block_width = _round_up(batch.lengths[block[0]], WIDTH_MULTIPLE)
-        if groups:
-            padding = ROW_MULTIPLE * (width - block_width)
-            cheap = padding <= max(PADDING_TOKENS, PADDING_SHARE * width * len(groups[-1]))
-            if cheap and width * (len(groups[-1]) + ROW_MULTIPLE) <= token_budget:
-                groups[-1] += block
-                continue
-        width = block_width
-        groups.append(block)
-    return [_micro_batch(batch, group) for group in groups]
+    in_order = sorted(rows)
+    lengths = [batch.lengths[row] for row in in_order]
+    if batch.flat:
+        groups = flat_groups(lengths, token_budget)
+    else:
+        groups = length_buckets(lengths, token_budget, least_rows=ROW_MULTIPLE)
+    return [_micro_batch(batch, [in_order[i] for i in group]) for group in groups]
 
 
 def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:
     device = batch.input_ids.device
     rows = torch.tensor(group, device=device)
-    longest = max(batch.lengths[row] for row in group)
-    width = min(_round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
-    input_ids = torch.zeros(_round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
-    input_ids[: len(group)] = batch.input_ids[rows, :width]
+    flat = None
+    if batch.flat:
+        flat = flatten([batch.input_ids[row, : batch.lengths[row]].tolist() for row in group], device=device)
+        input_ids, starts = flat.input_ids, flat.starts
+    else:
+        longest = max(batch.lengths[row] for row in group)
+        width = min(round_up(longest, WIDTH_MULTIPLE), batch.input_ids.shape[1])
+        input_ids = torch.zeros(round_up(len(group), ROW_MULTIPLE), width, dtype=torch.int64, device=device)
+        input_ids[: len(group)] = batch.input_ids[rows, :width]
+        starts = torch.arange(len(group), device=device) * width
     mask = batch.response_mask[rows]
     # The state that response token t is drawn in ends one position before it, on the prompt's last token for t = 0.
-    first = torch.arange(len(group), device=device) * width + batch.prompt_lengths[rows] - 1
+    first = starts + batch.prompt_lengths[rows] - 1
     before = (first[:, None] + torch.arange(mask.shape[1], device=device))[mask]
-    spare = before.new_zeros(_round_up(len(before), 64) - len(before))
-    return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask)
+    spare = before.new_zeros(round_up(len(before), 64) - len(before))
+    return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask, flat)
 
 
 def response_logits(model: Any, micro: MicroBatch) -> Tensor:
@@ -107,17 +106,28 @@ def response_logits(model: Any, micro: MicroBatch) -> Tensor:
 
     The model runs whole, so that what it does to logits after its head is done; only its head sees fewer positions.
     """
-    with _head_only_at(unwrap_lora(model).get_output_embeddings(), micro.before):
-        logits: Tensor = model(input_ids=micro.input_ids, use_cache=False).logits
+    with _inputs(model, micro) as given, _head_only_at(unwrap_lora(model).get_output_embeddings(), micro.before):
+        logits: Tensor = model(**given, use_cache=False).logits
     return logits[0, : len(micro.response_ids)]
 
 
 def response_values(model: Any, micro: MicroBatch) -> Tensor:
     """The value of the state each response token was drawn in, (tokens,) float32."""
-    hidden = hidden_states(model, micro.input_ids).flatten(0, 1)[micro.before]
+    with _inputs(model, micro) as given:
+        hidden = hidden_states(model, **given).flatten(0, 1)[micro.before]
     head: Any = unwrap_lora(model).score
     values: Tensor = head(hidden)
     return values[: len(micro.response_ids), 0].float()
+
+
+@contextmanager
+def _inputs(model: Any, micro: MicroBatch) -> Iterator[dict[str, Any]]:
+    """Keyword arguments of a forward pass that is made inside."""
+    if micro.flat is None:
+        yield {"input_ids": micro.input_ids}
+    else:
+        with flat_attention(model, micro.flat.blocks) as given:
+            yield {"input_ids": micro.input_ids, "position_ids": micro.flat.position_ids, **given}
 
 
 @contextmanager
@@ -134,7 +144,3 @@ def _head_only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

@@ -16,6 +16,7 @@ from rlhf.config import Advantage, KLPlacement, PPOConfig, RolloutConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
+from rlhf.flat import can_run_flat
 from rlhf.models import freeze
 from rlhf.ppo.batching import (
     MicroBatch,
@@ -163,7 +164,13 @@ def gold_scores(gold: Callable[[Prompt, str], float] | None, episodes: Episodes)
 def pack(roles: Roles, episodes: Episodes) -> Sequences:
     """The episodes' tokens on the policy's device."""
     prompt_ids = [prompt.ids for prompt in episodes.prompts]
-    return sequences(prompt_ids, episodes.response_ids, device=roles.device, context=context_of(roles.policy.config))
+    return sequences(
+        prompt_ids,
+        episodes.response_ids,
+        device=roles.device,
+        context=context_of(roles.policy.config),
+        flat=can_run_flat(roles.policy) and can_run_flat(roles.value_model),
+    )
 
 
 @torch.no_grad()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from rlhf import models
-from rlhf.config import Config, ModelConfig, ValueHead
+from rlhf.config import Config, ValueHead
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
-from rlhf.engine import pick_device
+from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
 from rlhf.ppo.experience import Reference, Roles
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
@@ -27,14 +25,12 @@ if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 
-EAGER_TOKENS = 1024
-
-
 def load_roles(context: StageContext) -> Roles:
     """Policy and, where advantages need one, value model to train, reference and reward models frozen; no dropout."""
     parents = context.parents
     device = pick_device(context.config.launch)
-    config = _with_attention(context.config, device)
+    longest = context.config.data.max_prompt_tokens + context.config.rollout.max_new_tokens
+    config = with_attention(context.config.model, device, longest)
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
     policy: Any = models.load_causal_lm(str(parents["policy"]), config)
     template = ChatTemplate(tokenizer, context.config.data.template)
@@ -58,18 +54,6 @@ def load_roles(context: StageContext) -> Roles:
         value_model = SharedValueModel(policy)
     reference = Reference(policy)
     return Roles(policy, reference, scorer, value_model, tokenizer, template)
-
-
-def _with_attention(config: Config, device: torch.device) -> ModelConfig:
-    """The model's config with an attention chosen where the user left that to us.
-
-    On a CPU plain matrix products train short sequences up to twice as fast as the fused kernel; their memory grows
-    with the square of the length, so long ones stay with Transformers' choice.
-    """
-    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-    if config.model.attn_implementation is None and device.type == "cpu" and longest <= EAGER_TOKENS:
-        return dataclasses.replace(config.model, attn_implementation="eager")
-    return config.model
 
 
 @dataclass(frozen=True)

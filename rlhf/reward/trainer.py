@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from rlhf import tracking_callback
 from rlhf.data.encoding import EncodedRanking
+from rlhf.models import WIDTH_MULTIPLE, length_buckets, round_up
 from rlhf.reward.rankings import KWayCollator, by_prompt
 from rlhf.rl.kway import kway_loss
 from rlhf.trainer import StageTrainer, training_arguments
@@ -45,13 +47,29 @@ class KWayTrainer(StageTrainer, Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        self._tokens += int(inputs["attention_mask"].sum())
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        scores = by_prompt(logits.squeeze(-1).float(), inputs["place"], inputs["ranks"].shape)
+        lengths = inputs["attention_mask"].sum(1)
+        self._tokens += int(lengths.sum())
+        logits = []
+        buckets = self._buckets(lengths)
+        for rows in buckets:
+            width = round_up(int(lengths[rows].max()), WIDTH_MULTIPLE)
+            given = {name: inputs[name][rows, :width] for name in ("input_ids", "attention_mask")}
+            logits.append(model(**given).logits)
+        place = inputs["place"][torch.cat(buckets)]
+        scores = by_prompt(torch.cat(logits).squeeze(-1).float(), place, inputs["ranks"].shape)
         margins = inputs["margins"] if self._use_margins else None
         loss = kway_loss(scores, inputs["ranks"], inputs["mask"], margins, count=num_items_in_batch)
         # Gradients are averaged over ranks, and the count above is already that of all ranks.
         return loss * self.accelerator.num_processes
+
+    def _buckets(self, lengths: Tensor) -> list[Tensor]:
+        """Which rows share a forward pass: those of like length on a CPU, where padding costs more than a pass does.
+
+        Several ranks must run equally many passes when they share a model's shards: there and on a GPU it is one.
+        """
+        if lengths.device.type != "cpu" or self.accelerator.num_processes > 1:
+            return [torch.arange(len(lengths), device=lengths.device)]
+        return [torch.tensor(rows) for rows in length_buckets(lengths.tolist(), sys.maxsize)]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         if self.state.global_step >= self.state.max_steps:

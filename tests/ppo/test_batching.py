@@ -18,16 +18,20 @@ RESPONSES = [[9, 2], [3, 4, 5, 6], [7], [2]]
 lengths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20)), min_size=1, max_size=30)
 
 
-@given(shapes=lengths, budget=st.integers(1, 2000))
-def test_every_row_is_in_one_micro_batch_and_its_tokens_with_it(shapes: list[tuple[int, int]], budget: int) -> None:
+@given(shapes=lengths, budget=st.integers(1, 2000), flat=st.booleans())
+def test_every_row_is_in_one_micro_batch_and_its_tokens_with_it(
+    shapes: list[tuple[int, int]], budget: int, flat: bool
+) -> None:
     prompts = [[row + 1] * p for row, (p, _) in enumerate(shapes)]
     responses = [[100 + row] * r for row, (_, r) in enumerate(shapes)]
-    batch = sequences(prompts, responses, device="cpu", context=None)
+    batch = sequences(prompts, responses, device="cpu", context=None, flat=flat)
     seen = []
     for micro in micro_batches(batch, range(len(shapes)), budget):
         rows, width = micro.input_ids.shape
-        assert rows % ROW_MULTIPLE == width % WIDTH_MULTIPLE == len(micro.before) % 64 == 0
-        assert rows * width <= budget or rows == ROW_MULTIPLE
+        assert rows * width % 64 == len(micro.before) % 64 == 0
+        if not flat:
+            assert rows % ROW_MULTIPLE == width % WIDTH_MULTIPLE == 0
+            assert rows * width <= budget or rows == ROW_MULTIPLE
         seen += micro.rows.tolist()
         expected = [token for row in micro.rows.tolist() for token in responses[row]]
         assert micro.response_ids.tolist() == expected
@@ -37,10 +41,10 @@ def test_every_row_is_in_one_micro_batch_and_its_tokens_with_it(shapes: list[tup
     assert sorted(seen) == list(range(len(shapes)))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_logprobs_at_response_positions_are_those_of_a_plain_forward(architecture: str) -> None:
+@pytest.mark.parametrize(("architecture", "flat"), [*((name, False) for name in ARCHITECTURES), ("llama", True)])
+def test_logprobs_at_response_positions_are_those_of_a_plain_forward(architecture: str, flat: bool) -> None:
     model = tiny_model(architecture)
-    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64)
+    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64, flat=flat)
     for micro in micro_batches(batch, range(4), 64):
         ours = token_logprobs(response_logits(model, micro), micro.response_ids).tolist()
         expected = []
@@ -51,12 +55,13 @@ def test_logprobs_at_response_positions_are_those_of_a_plain_forward(architectur
         assert ours == pytest.approx(expected, abs=1e-5)
 
 
-def test_values_are_of_the_state_before_each_token() -> None:
+@pytest.mark.parametrize("flat", [False, True])
+def test_values_are_of_the_state_before_each_token(flat: bool) -> None:
     torch.manual_seed(0)
     config = tiny_config("llama")
     config.num_labels = 1
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64)
+    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64, flat=flat)
     (micro,) = micro_batches(batch, range(4), 10_000)
     ours = response_values(model, micro).tolist()
     expected = []

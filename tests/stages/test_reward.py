@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from rlhf import models, trainer
 from rlhf.config import (
@@ -23,6 +23,7 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Ranking, Sampler
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.reward.trainer import KWayTrainer, build_trainer
 from stages import reward as stage
 from tests.fakes import ListSource, make_context, prompt
 from tests.tiny import ARCHITECTURES, save_tiny_model
@@ -177,6 +178,59 @@ def test_micro_batches_do_not_change_the_step(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for name in trained[0]:
         torch.testing.assert_close(trained[0][name], trained[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_padding_between_completions_is_left_out_and_changes_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    rng = random.Random(0)
+    rankings = [
+        Ranking(prompt("say yes", i), tuple(" ".join(rng.choices(WORDS, k=k)) for k in (30, 1, 2, 3)), (0, 1, 2, 3))
+        for i in range(16)
+    ]
+    losses, tokens = [], []
+    for name in ("bucketed", "whole"):
+        context = make(tmp_path, make_config(base, optim=OptimConfig(lr=1e-3, eps=1e-3)), name=name)
+        context.data.train_rankings = rankings
+        if name == "whole":
+            monkeypatch.setattr(KWayTrainer, "_buckets", lambda self, lengths: [torch.arange(len(lengths))])
+        seen = tokens_run(monkeypatch)
+        stage.run(context)
+        losses.append(context.tracker.values("train/loss"))
+        tokens.append(sum(seen))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert tokens[0] < 0.6 * tokens[1]
+
+
+def tokens_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the size of input_ids, padding included, at each training pass of a Llama classifier."""
+    seen: list[int] = []
+    forward = LlamaForSequenceClassification.forward
+
+    def counted(self: Any, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        seen.append(input_ids.numel())
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(LlamaForSequenceClassification, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, "eager"), ("sdpa", "sdpa")])
+def test_attention_on_a_cpu_is_plain_products_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, used: str
+) -> None:
+    trained = []
+
+    def build(context: Any, model: Any, *rest: Any) -> Any:
+        trained.append(model.config._attn_implementation)
+        return build_trainer(context, model, *rest)
+
+    config = make_config(save_tiny_model(tmp_path / "base", "llama"))
+    config.model.attn_implementation = asked
+    monkeypatch.setattr(stage, "build_trainer", build)
+    stage.run(make(tmp_path, config, count=8))
+    assert trained == [used]
 
 
 def test_first_loss_is_log_two_because_the_head_starts_at_zero(tmp_path: Path) -> None:
