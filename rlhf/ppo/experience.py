@@ -169,7 +169,7 @@ def pack(roles: Roles, episodes: Episodes) -> Sequences:
         episodes.response_ids,
         device=roles.device,
         context=context_of(roles.policy.config),
-        flat=can_run_flat(roles.policy) and can_run_flat(roles.value_model),
+        flat=all(can_run_flat(model) for model in (roles.policy, roles.value_model) if model is not None),
     )
 
 

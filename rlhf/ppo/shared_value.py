@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from rlhf import models
@@ -26,6 +27,15 @@ class SharedValueModel(nn.Module):
     def base_model(self) -> Any:
         """The policy's trunk, where `models.hidden_states` looks for one."""
         return models.unwrap_lora(self._policy[0]).base_model
+
+    @property
+    def config(self) -> Any:
+        """The trunk's, which says how it attends."""
+        return self.base_model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.score.weight.device
 
     def as_classifier(self, path: str, config: ModelConfig) -> Any:
         """A reward model of its own, trunk and head copied, to be saved and loaded as any value model is.
