@@ -88,16 +88,27 @@ def build_model(
 class PackedTexts(Dataset[dict[str, Tensor]]):
     """Documents, an end token after each, cut into blocks of equal length; a last, shorter block is dropped.
 
+    most: blocks that are enough; text beyond them is not read. None reads it all.
     Raises UserError, naming `key` as the setting that holds `length`, when the text does not fill one block.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, key: str) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        key: str,
+        *,
+        most: int | None = None,
+    ) -> None:
         ids = array("i")  # a Python list of the numbers would take ten times the memory
         for start in range(0, len(texts), _AT_ONCE):
             for document in tokenizer(list(texts[start : start + _AT_ONCE]), add_special_tokens=False).input_ids:
                 ids.extend(document)
                 ids.append(tokenizer.eos_token_id)
-        blocks = len(ids) // length
+            if most is not None and len(ids) >= most * length:
+                break
+        blocks = len(ids) // length if most is None else min(len(ids) // length, most)
         if blocks == 0:
             raise UserError(
                 f"The text has {len(ids)} tokens, less than one sequence of {length}; bring more text or lower {key}."

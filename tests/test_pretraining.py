@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from rlhf import pretraining
 from rlhf.config import ArchitectureConfig
 from rlhf.data.records import Message, Prompt, Role
 from rlhf.data.templates import ChatTemplate
@@ -36,6 +38,14 @@ def test_packing_puts_an_end_token_after_each_document_and_drops_only_the_tail()
     packed = PackedTexts(TEXTS, TOKENIZER, length=32, key="pretrain.sequence_length")
     ids = [i for text in TEXTS for i in [*TOKENIZER(text).input_ids, TOKENIZER.eos_token_id]]
     assert packed.blocks.flatten().tolist() == ids[: len(ids) // 32 * 32]
+
+
+def test_packing_reads_no_more_text_than_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "_AT_ONCE", 2)
+    whole = PackedTexts(TEXTS, TOKENIZER, length=32, key="k")
+    assert len(whole) > 3
+    few = PackedTexts([*TEXTS[:-2], 1, 2], TOKENIZER, length=32, key="k", most=3)  # a number cannot be read as text
+    assert torch.equal(few.blocks, whole.blocks[:3])
 
 
 def test_too_little_text_is_refused() -> None:

@@ -85,15 +85,20 @@ class PretrainingText:
     """Blocks of pretraining text for ppo.ptx, in an order fixed by the seed."""
 
     def __init__(self, blocks: Tensor, config: Config) -> None:
-        ppo = config.ppo
-        steps = ppo.epochs * ppo.num_minibatches
-        self.per_iteration = steps * max(1, round(ppo.ptx.per_episode * ppo.batch_size / ppo.num_minibatches))
+        self.count = self.per_iteration(config)
         self.blocks = blocks
         self.order = EndlessOrder(len(blocks), seed_for(config.seed, "pretraining"))
 
+    @staticmethod
+    def per_iteration(config: Config) -> int:
+        """Sequences an iteration takes, as many for each of its optimizer steps."""
+        ppo = config.ppo
+        steps = ppo.epochs * ppo.num_minibatches
+        return steps * max(1, round(ppo.ptx.per_episode * ppo.batch_size / ppo.num_minibatches))
+
     def take(self, iteration: int) -> Tensor:
         """One iteration's blocks, (steps * sequences a step, sequence_length) int64."""
-        return self.blocks[self.order.take(iteration * self.per_iteration, self.per_iteration)]
+        return self.blocks[self.order.take(iteration * self.count, self.count)]
 
 
 def load_pretraining(context: StageContext, roles: Roles) -> PretrainingText | None:
@@ -105,5 +110,11 @@ def load_pretraining(context: StageContext, roles: Roles) -> PretrainingText | N
     limit = context_of(roles.policy.config)
     if limit is not None and length > limit:
         raise UserError(f"ppo.ptx.sequence_length={length} is over the model's context of {limit}; lower it.")
-    blocks = PackedTexts(context.data.texts(Split.train), roles.tokenizer, length, "ppo.ptx.sequence_length").blocks
-    return PretrainingText(blocks.to(roles.device), config)
+    packed = PackedTexts(
+        context.data.texts(Split.train),
+        roles.tokenizer,
+        length,
+        "ppo.ptx.sequence_length",
+        most=PretrainingText.per_iteration(config) * config.ppo.iterations,
+    )
+    return PretrainingText(packed.blocks.to(roles.device), config)
