@@ -427,9 +427,7 @@ class PPOConfig:
     length_penalty_from: int = 0  # response tokens that are free of length_penalty; 0: every token costs
     warmup_iterations: int = 0  # lr of policy and value rises linearly from a tenth over these; 0 is off
     value_warmup_iterations: int = 0  # the first of all, in which the value model alone is trained; 0 is off
-    ema_decay: float = (
-        0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
-    )
+    ema_decay: float = 0.0  # of the averaged policy, which is then what is saved (InstructGPT 0.992); 0 is off
     ptx: PtxConfig = field(default_factory=PtxConfig)
     max_kl: float | None = None  # nats a response; objective/kl above it ends the run there, saved; null: no such end
     keep: Keep = Keep.last  # which policy is saved as model/; the value model saved is the last
