@@ -13,9 +13,10 @@ def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None, we
 
     weights: the shape of x, float32; None weighs every entry 1.
     """
+    x = x.where(mask, 0.0)
     if weights is not None:
-        x = x * weights
-    return x.where(mask, 0.0).sum() / (mask.sum() if count is None else count)
+        x = x * weights.where(mask, 0.0)
+    return x.sum() / (mask.sum() if count is None else count)
 
 
 def policy_loss(

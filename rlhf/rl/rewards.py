@@ -61,6 +61,8 @@ def token_rewards(
         raise ValueError(f"shapes differ: {scores.shape}, {logprobs.shape}, {ref_logprobs.shape}, {mask.shape}")
     if not bool(mask.any(-1).all()):
         raise ValueError("a response without a token has no place for its score")
-    rewards = torch.where(mask, -kl_coef * ESTIMATORS[estimator](logprobs, ref_logprobs), 0.0)
+    # An estimate of equal log-probs is 0, whichever it is.
+    logprobs, ref_logprobs = (x.where(mask, 0.0) for x in (logprobs, ref_logprobs))
+    rewards = -kl_coef * ESTIMATORS[estimator](logprobs, ref_logprobs)
     last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)
     return rewards.scatter_add(1, last, scores[:, None])

@@ -26,6 +26,9 @@ ARGUMENTS: dict[str, Any] = {
     "kl_coef": 0.3,
     "clip_range": 0.2,
     "shift_mean": False,
+    "cap": 2.0,
+    "mean_length": 3.5,
+    "estimator": "k3",
     "ranks": torch.tensor([[0, 1, 2, 2, 3, 4]] * 4),
 }
 PER_RESPONSE = {"token_rewards": ("scores",)}  # tensors of one number a response, which have no padding
