@@ -10,6 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 from rlhf import models
+from rlhf.ppo.engines.engine import open_engine
+from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
 from rlhf.ppo.experience import gold_scores, make_experience, pack, roll_out, score
 from rlhf.ppo.order import seed_for
@@ -20,12 +22,20 @@ from rlhf.tracking import Progress, progress
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
+    from rlhf.ppo.engines.engine import RolloutEngine
+    from rlhf.ppo.experience import Roles
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains, saves model/ and value_model/, and returns the final metrics."""
-    config, ppo, tracker = context.config, context.config.ppo, context.tracker
+    require_server(context.config.rollout)
     roles = load_roles(context)
+    with open_engine(context, roles) as engine:
+        return _train(context, roles, engine)
+
+
+def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[str, float]:
+    config, ppo, tracker = context.config, context.config.ppo, context.tracker
     prompts = load_prompts(context, roles)
     pretraining = load_pretraining(context, roles)
     training = Training(roles, config)
@@ -33,7 +43,7 @@ def run(context: StageContext) -> dict[str, float]:
 
     def evaluation(step: int) -> dict[str, float]:
         with training.saved_policy():
-            metrics, rows = evaluate(roles, prompts.held_out, context.data.gold, config)
+            metrics, rows = evaluate(roles, engine, prompts.held_out, context.data.gold, config)
         tracker.samples(step, rows)
         return metrics
 
@@ -46,7 +56,7 @@ def run(context: StageContext) -> dict[str, float]:
             seed = seed_for(config.seed, "iteration", iteration)
             clock = [time.perf_counter()]
 
-            episodes = roll_out(roles, prompts.take(iteration, ppo.batch_size), config.rollout, seed=seed)
+            episodes = roll_out(roles, engine, prompts.take(iteration, ppo.batch_size), seed=seed)
             clock.append(time.perf_counter())
 
             experience = make_experience(

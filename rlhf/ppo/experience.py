@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import PPOConfig, RolloutConfig
+from rlhf.config import PPOConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
@@ -25,7 +25,7 @@ from rlhf.ppo.batching import (
     response_values,
     sequences,
 )
-from rlhf.ppo.rollout import generate
+from rlhf.ppo.engines.engine import RolloutEngine
 from rlhf.rl.gae import gae
 from rlhf.rl.kl import k1, k3, masked_sums
 from rlhf.rl.logprobs import entropy, token_logprobs
@@ -108,16 +108,10 @@ class Experience:
         return {name: float(value) for name, value in measured.items()}
 
 
-def roll_out(roles: Roles, prompts: Sequence[EncodedPrompt], config: RolloutConfig, *, seed: int) -> Episodes:
-    """One response of the policy to each prompt."""
-    rollout = generate(
-        roles.policy,
-        [prompt.ids for prompt in prompts],
-        eos_token_id=roles.tokenizer.eos_token_id,
-        pad_token_id=roles.tokenizer.pad_token_id,
-        config=config,
-        generator_seed=seed,
-    )
+def roll_out(roles: Roles, engine: RolloutEngine, prompts: Sequence[EncodedPrompt], *, seed: int) -> Episodes:
+    """One response of the policy, as it is now, to each prompt."""
+    engine.sync(roles.policy)  # here and nowhere else, so that no caller can forget it
+    rollout = engine.generate([prompt.ids for prompt in prompts], seed=seed)
     texts = [roles.template.decode(ids) for ids in rollout.response_ids]
     return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts)
 

@@ -35,6 +35,7 @@ class Rollout:
 
     response_ids: list[list[int]]  # without padding; the last one is the end token where `ended`
     ended: list[bool]  # False: cut at rollout.max_new_tokens
+    logprobs: list[list[float]] | None = None  # the sampler's own, of each token, temperature in; None: not kept
 
 
 @torch.no_grad()
