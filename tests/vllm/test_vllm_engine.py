@@ -96,11 +96,11 @@ def test_after_an_update_its_logprobs_are_the_trainers(
 def test_weights_that_were_not_synced_are_seen_in_the_logprobs(
     start: Callable[..., tuple[Any, VLLMEngine]],
 ) -> None:
-    """What the test above would see if `sync` did nothing: ten times its widest bound."""
+    """What the test above would see if `sync` did nothing: four times its widest bound."""
     policy, engine = start("llama")
     engine.sync(policy)
     update(policy)
-    assert largest_difference(policy, engine.generate(PROMPTS, seed=0)) > 10 * BOUND[DType.bfloat16]
+    assert largest_difference(policy, engine.generate(PROMPTS, seed=0)) > 4 * BOUND[DType.bfloat16]
 
 
 def test_tied_embeddings_are_synced(start: Callable[..., tuple[Any, VLLMEngine]]) -> None:

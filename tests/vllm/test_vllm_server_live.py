@@ -87,7 +87,7 @@ def test_after_an_update_its_logprobs_are_the_trainers_and_before_it_they_are_no
         stale = engine.generate(PROMPTS, seed=seed)
         engine.sync(policy)
         fresh = engine.generate(PROMPTS, seed=seed)
-        assert largest_difference(policy, stale, 0.7) > 10 * BOUND[DType.bfloat16]
+        assert largest_difference(policy, stale, 0.7) > 4 * BOUND[DType.bfloat16]
         assert largest_difference(policy, fresh, 0.7) < BOUND[DType.float32]
     again = engine.generate(PROMPTS, seed=2)
     assert again.response_ids == fresh.response_ids
