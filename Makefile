@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-.PHONY: demo test test-slow lint bench optimum base-models clean
+.PHONY: demo test test-slow test-vllm lint bench optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -17,6 +17,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(SUITE) -m slow
+
+# vLLM itself, on a CPU, in an environment of its own.
+test-vllm: .venv-vllm/.installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -m "slow or not slow"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -41,10 +45,14 @@ base-models: $(STAMP)
 	done
 
 clean:
-	rm -rf $(VENV) .versus_trl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .versus_trl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found; install one, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+.venv-vllm/.installed: tests/vllm/make_env.sh constraints.txt
+	PYTHON="$(PYTHON)" tests/vllm/make_env.sh .venv-vllm
+	touch $@

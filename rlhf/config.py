@@ -105,6 +105,13 @@ class JudgeName(Enum):
     reward_model = "reward_model"
 
 
+class RolloutEngineName(Enum):
+    hf = "hf"  # our own sampling loop over the policy itself
+    paged = "paged"  # Transformers' continuous batching over the policy itself; made for GPUs
+    vllm = "vllm"  # vLLM in this process, weights copied to it before every rollout
+    vllm_server = "vllm_server"  # a vLLM server that someone started, weights handed over through a folder
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -583,11 +590,34 @@ def _divisors_near(total: int, wanted: int) -> str:
     return f"{below} or {above}"
 
 
+# vLLM takes any temperature below this for this one.
+_VLLM_MIN_TEMPERATURE = 0.01
+
+
+@dataclass
+class VLLMConfig:
+    """Read by rollout.engine=vllm and vllm_server alone."""
+
+    kv_cache_gib: float = 4.0  # GiB for keys and values, engine vllm: room for more responses side by side
+    url: str = "http://localhost:8000"  # of the server
+    sync_folder: str | None = None  # where weights are handed to the server, seen by both; None: in the stage's folder
+    timeout_s: float = 600.0  # wait this long for one answer of the server
+
+    def __post_init__(self) -> None:
+        _require_positive("rollout.vllm", kv_cache_gib=self.kv_cache_gib, timeout_s=self.timeout_s)
+        _require(
+            self.url.startswith(("http://", "https://")),
+            f"rollout.vllm.url is {self.url!r}; it starts with http:// or https://, such as http://localhost:8000.",
+        )
+
+
 @dataclass
 class RolloutConfig:
+    engine: RolloutEngineName = RolloutEngineName.hf  # who draws PPO's responses; other stages use hf
     temperature: float = 1.0  # divides the logits when sampling and in every log-prob
     max_new_tokens: int = 48
     batch_size: int = 256  # responses generated side by side
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -595,6 +625,12 @@ class RolloutConfig:
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
+        )
+        _require(
+            self.temperature >= _VLLM_MIN_TEMPERATURE
+            or self.engine not in (RolloutEngineName.vllm, RolloutEngineName.vllm_server),
+            f"rollout.temperature is {self.temperature}, which vLLM would raise to {_VLLM_MIN_TEMPERATURE}; use that "
+            "or more, or rollout.engine=hf.",
         )
 
 

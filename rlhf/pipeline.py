@@ -44,6 +44,7 @@ from rlhf.config import Config, Device, Float32Matmul, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.ppo.engines.requirements import require_installed
 from rlhf.ppo.reward_fn import load_reward_fn
 
 if TYPE_CHECKING:
@@ -57,13 +58,14 @@ _ORDER = (StageName.pretrain, *CHAIN)
 
 _SINGLE_PROCESS = (StageName.pretrain, StageName.ppo)
 
+_SAMPLING = ("rollout.temperature", "rollout.max_new_tokens", "rollout.batch_size")  # without PPO's rollout.engine
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
 _INPUTS = {
     StageName.pretrain: ("pretrain", "model.architecture", "data", "seed"),
     StageName.sft: ("sft", "model", "data", "seed"),
-    StageName.reward: ("reward", "rollout", "data", "model", "seed"),
+    StageName.reward: ("reward", *_SAMPLING, "data", "model", "seed"),
     StageName.ppo: ("ppo", "rollout", "data", "model", "seed"),
-    StageName.compare: ("compare", "judge", "rollout", "data", "model.dtype", "seed"),
+    StageName.compare: ("compare", "judge", *_SAMPLING, "data", "model.dtype", "seed"),
 }
 # Paths, which stand for what lies there and are fingerprinted by it; and keys of speed and memory, not of results.
 _NOT_INPUTS = (
@@ -83,6 +85,7 @@ _NOT_INPUTS = (
     "ppo.value_model",
     "ppo.micro_batch_tokens",
     "ppo.save_every",
+    "rollout.vllm",
     "pretrain.save_every",
     "compare.candidates",
     "judge.reward_model",
@@ -152,6 +155,8 @@ def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()
     if distributed.world_size() > 1:
         _refuse_single_process_stages(stages)
     _check_reward_fn(config, stages)
+    if StageName.ppo in stages:
+        require_installed(config.rollout)
     distributed.join(config.launch.device)
     place = Place(run_folder(config), job, swept_keys)
     for stage in stages:
@@ -185,6 +190,8 @@ def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = 
     place = Place(run_folder(config), job, swept_keys)
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
     _check_reward_fn(config, stages)
+    if StageName.ppo in stages:
+        require_installed(config.rollout)
     if parents:
         find_parents(config, stages[0], place)
     for stage in stages:

@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from rlhf import models
+from rlhf.ppo.engines.engine import open_engine
+from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
 from rlhf.ppo.experience import Roles, gold_scores, make_experience, pack, roll_out, score
 from rlhf.ppo.order import seed_for
@@ -22,14 +24,22 @@ from rlhf.tracking import Progress, progress
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
+    from rlhf.ppo.engines.engine import RolloutEngine
+    from rlhf.ppo.experience import Roles
 
 log = logging.getLogger("rlhf")
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains, saves model/ and, where there is one, value_model/, and returns the final metrics."""
-    config, ppo, tracker = context.config, context.config.ppo, context.tracker
+    require_server(context.config.rollout)
     roles = load_roles(context)
+    with open_engine(context, roles) as engine:
+        return _train(context, roles, engine)
+
+
+def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[str, float]:
+    config, ppo, tracker = context.config, context.config.ppo, context.tracker
     prompts = load_prompts(context, roles)
     pretraining = load_pretraining(context, roles)
     training = Training(roles, config)
@@ -37,7 +47,7 @@ def run(context: StageContext) -> dict[str, float]:
 
     def evaluation(step: int) -> dict[str, float]:
         with training.evaluated_policy():
-            metrics, rows = evaluate(roles, prompts.held_out, context.data.gold, config)
+            metrics, rows = evaluate(roles, engine, prompts.held_out, context.data.gold, config)
             if training.best is not None:
                 training.best.offer(step, metrics)
         tracker.samples(step, rows)
@@ -53,7 +63,7 @@ def run(context: StageContext) -> dict[str, float]:
             clock = [time.perf_counter()]
 
             asked = prompts.take(iteration, ppo.batch_size, samples=ppo.samples_per_prompt)
-            episodes = roll_out(roles, asked, config.rollout, seed=seed, logprobs=ppo.rollout_correction_cap > 0)
+            episodes = roll_out(roles, engine, asked, seed=seed)
             clock.append(time.perf_counter())
 
             scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)

@@ -61,11 +61,11 @@ def build_tokenizer(
     return wrapped
 
 
-def build_config(architecture: str, vocab_size: int, *, tied: bool = False) -> PretrainedConfig:
+def build_config(architecture: str, vocab_size: int, *, tied: bool = False, heads: int = 2) -> PretrainedConfig:
     shape = {"vocab_size": vocab_size, "tie_word_embeddings": tied}
     if architecture == "gpt2":
-        return GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
-    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        return GPT2Config(n_embd=32, n_layer=2, n_head=heads, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
+    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": heads, "intermediate_size": 64}
     shape |= {"max_position_embeddings": 256}
     if architecture == "gpt_neox":
         return GPTNeoXConfig(**shape)
@@ -83,12 +83,15 @@ def save_tiny_model(
     chat_template: bool = False,
     bos: bool = False,
     extra_rows: int = 0,
+    heads: int = 2,
     seed: int = 0,
 ) -> str:
     """Saves a random model and its tokenizer; the path to load them from. `extra_rows` pads or cuts the embeddings."""
     tokenizer = build_tokenizer(pad=pad, chat_template=chat_template, bos=bos)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(build_config(architecture, len(tokenizer) + extra_rows, tied=tied))
+    model = AutoModelForCausalLM.from_config(
+        build_config(architecture, len(tokenizer) + extra_rows, tied=tied, heads=heads)
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -8,6 +8,7 @@ from typing import Any
 from rlhf.config import Config
 from rlhf.data.encoding import EncodedPrompt
 from rlhf.data.records import Prompt
+from rlhf.ppo.engines.engine import RolloutEngine
 from rlhf.ppo.experience import Roles, gold_scores, kl_to_reference, pack, roll_out, score
 from rlhf.ppo.order import seed_for
 
@@ -16,6 +17,7 @@ SAMPLES_SHOWN = 16
 
 def evaluate(
     roles: Roles,
+    engine: RolloutEngine,
     prompts: Sequence[EncodedPrompt],
     gold: Callable[[Prompt, str], float] | None,
     config: Config,
@@ -24,7 +26,7 @@ def evaluate(
 
     The random numbers are the same at every call of a run, so that two calls differ by the policy alone.
     """
-    episodes = roll_out(roles, prompts, config.rollout, seed=seed_for(config.seed, "evaluation"))
+    episodes = roll_out(roles, engine, prompts, seed=seed_for(config.seed, "evaluation"))
     budget = config.ppo.micro_batch_tokens
     columns = score(roles, episodes, token_budget=budget).columns()
     kl = kl_to_reference(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import Advantage, KLPlacement, PPOConfig, RolloutConfig
+from rlhf.config import Advantage, KLPlacement, PPOConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
 from rlhf.data.templates import ChatTemplate
@@ -26,7 +26,7 @@ from rlhf.ppo.batching import (
     response_values,
     sequences,
 )
-from rlhf.ppo.rollout import generate
+from rlhf.ppo.engines.engine import RolloutEngine
 from rlhf.ppo.scoring import Scorer, Scores
 from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
@@ -125,19 +125,10 @@ class Experience:
         return metrics if self.score_std is None else {**metrics, "objective/score_std": self.score_std}
 
 
-def roll_out(
-    roles: Roles, prompts: Sequence[EncodedPrompt], config: RolloutConfig, *, seed: int, logprobs: bool = False
-) -> Episodes:
-    """One response of the policy to each prompt; with `logprobs`, also how likely the sampler drew its tokens."""
-    rollout = generate(
-        roles.policy,
-        [prompt.ids for prompt in prompts],
-        eos_token_id=roles.tokenizer.eos_token_id,
-        pad_token_id=roles.tokenizer.pad_token_id,
-        config=config,
-        generator_seed=seed,
-        logprobs=logprobs,
-    )
+def roll_out(roles: Roles, engine: RolloutEngine, prompts: Sequence[EncodedPrompt], *, seed: int) -> Episodes:
+    """One response of the policy, as it is now, to each prompt."""
+    engine.sync(roles.policy)  # here and nowhere else, so that no caller can forget it
+    rollout = engine.generate([prompt.ids for prompt in prompts], seed=seed)
     texts = [roles.template.decode(ids) for ids in rollout.response_ids]
     return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts, rollout.logprobs)
 
@@ -207,7 +198,7 @@ def make_experience(
     """Log-probs, values, rewards, advantages and returns of a batch, one forward pass of each model.
 
     score_std:        what scores are divided by; None leaves them.
-    rollout_logprobs: the sampler's, row by row, where they are to be corrected for.
+    rollout_logprobs: the sampler's, row by row; read where config.rollout_correction_cap is on.
 
     The forward passes run on the micro-batches of the first epoch, so its ratios start at exactly 1: another shape
     would round otherwise.
@@ -251,7 +242,7 @@ def make_experience(
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
     sampler_logprobs = correction = None
-    if rollout_logprobs is not None:
+    if rollout_logprobs is not None and config.rollout_correction_cap > 0:
         sampler_logprobs = torch.zeros_like(old_logprobs)
         sampler_logprobs[mask] = torch.tensor([x for row in rollout_logprobs for x in row], device=mask.device)
         correction = truncated_ratio(old_logprobs, sampler_logprobs, mask, cap=config.rollout_correction_cap)

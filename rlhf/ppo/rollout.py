@@ -36,7 +36,7 @@ class Rollout:
 
     response_ids: list[list[int]]  # without padding; the last one is the end token where `ended`
     ended: list[bool]  # False: cut at rollout.max_new_tokens
-    logprobs: list[list[float]] | None = None  # of response_ids, as they were drawn; None where nobody asked
+    logprobs: list[list[float]] | None = None  # the sampler's own, of each token, temperature in; None: not asked
 
 
 @torch.no_grad()

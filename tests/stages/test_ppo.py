@@ -40,7 +40,7 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Sampler, Split
 from rlhf.errors import UserError
 from rlhf.pipeline import StageContext
-from rlhf.ppo import experience
+from rlhf.ppo.engines import hf
 from rlhf.tracking import Tracker
 from stages import ppo
 from tests.tiny import save_tiny_model
@@ -363,7 +363,7 @@ def test_a_sampler_that_draws_as_the_trainer_thinks_needs_no_correction_and_anot
     assert final["rollout/correction"] == pytest.approx(1.0, abs=1e-4)
     assert final["rollout/logprob_gap"] < 1e-4
 
-    real = experience.generate
+    real = hf.generate
 
     def other_sampler(*args: Any, **kwargs: Any) -> Any:
         drawn = real(*args, **kwargs)
@@ -372,7 +372,7 @@ def test_a_sampler_that_draws_as_the_trainer_thinks_needs_no_correction_and_anot
         shifted = [[x - (5.0 if i % 2 else 0.0) for x in row] for i, row in enumerate(drawn.logprobs)]
         return dataclasses.replace(drawn, logprobs=shifted)
 
-    monkeypatch.setattr(experience, "generate", other_sampler)
+    monkeypatch.setattr(hf, "generate", other_sampler)
     corrected, final = learned(parents("llama"), tmp_path / "differing", rollout_correction_cap=2.0)
     assert final["rollout/logprob_gap"] > 1
     assert 1 < final["rollout/correction"] < 2

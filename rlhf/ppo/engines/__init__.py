@@ -1,0 +1,1 @@
+"""Rollout engines: who draws PPO's responses. One interface, one module an engine."""
