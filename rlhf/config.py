@@ -355,6 +355,7 @@ class PPOConfig:
         0.0  # of the averaged policy that is saved as model/ (InstructGPT 0.992); 0 saves the policy itself
     )
     ptx: PtxConfig = field(default_factory=PtxConfig)
+    share_base: bool = False  # one copy of the policy's weights for all roles, an adapter each; needs model.lora.r
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
     evaluation_prompts: int = 128
     save_every: int = 10  # iterations
@@ -495,4 +496,8 @@ class Config:
             self.data.source == DataSourceName.sandbox or JudgeName.gold not in self.judge.names,
             f"judge.names holds gold, which only data=sandbox has; with data={self.data.source.value} use "
             "judge=reward_model.",
+        )
+        _require(
+            not self.ppo.share_base or self.model.lora.r > 0,
+            "ppo.share_base keeps an adapter for each role on one base; set model.lora.r=16, or ppo.share_base=false.",
         )

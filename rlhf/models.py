@@ -7,6 +7,7 @@ usable folder holds, which settings of a model would change our sampling behind 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import logging
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlhf.adapters import Adapter
 
     ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -140,6 +143,41 @@ def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | No
     _check_vocabulary(model, tokenizer, path)
     _set_token_ids(model, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
     return model
+
+
+def share_backbone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
+) -> Any:
+    """A sequence classifier on the backbone of a causal LM without adapters; its one score starts at 0.
+
+    The two own their blocks, which adapters may change, and share every layer that holds weights: moving those moves
+    both, and no weight is in memory twice. Raises UserError when the architecture has no classifier with a score.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            scorer: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trust_remote_code)
+        width = scorer.score.in_features
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{type(model).__name__} has no form with a `score` head; use another decoder model."
+        ) from error
+    backbone: Any = model.base_model
+    shared = {id(m): m for m in backbone.modules() if next(m.children(), None) is None and _holds_tensors(m)}
+    setattr(scorer, scorer.base_model_prefix, copy.deepcopy(backbone, shared))
+    scorer.score = _float32_linear()(width, 1, bias=False, device=model.device)
+    with torch.no_grad():
+        scorer.score.weight.zero_()
+    _set_token_ids(scorer, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
+    return scorer.eval()
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return any(True for _ in (*module.parameters(), *module.buffers()))
 
 
 @functools.cache
@@ -327,12 +365,13 @@ def save_model(
     *,
     state_dict: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Writes a folder that loads with plain from_pretrained: safetensors, config, tokenizer, adapters merged.
 
     The folder appears whole or not at all. `state_dict` stands in for the model's own where a trainer gathered it from
-    its shards; `dtype` is what the weights are stored in, the model's own when None. A reward model's tokenizer is
-    stored with the pad token of its config, and pads on the right.
+    its shards; `dtype` is what the weights are stored in, the model's own when None; `adapter` is kept beside them, in
+    adapter/. A reward model's tokenizer is stored with the pad token of its config, and pads on the right.
     """
     from rlhf.artifacts import save_folder_atomic
 
@@ -350,6 +389,8 @@ def save_model(
             tokenizer.save_pretrained(target)
             if dtype is not None:
                 _write_dtype(target / "config.json", dtype)
+            if adapter is not None:
+                adapter.save(target)
     finally:
         tokenizer.pad_token, tokenizer.padding_side = pad_token, padding_side
 

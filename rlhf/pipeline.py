@@ -224,7 +224,7 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
         def decide() -> tuple[str, dict[str, Any]]:
             inputs = {
                 "config": _stage_config(config, stage),
-                "parents": {role: _parent_hash(path) for role, path in parents.items()},
+                "parents": {role: model_hash(path) for role, path in parents.items()},
                 "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
             }
             return _decide(folder, stage, inputs), inputs
@@ -353,10 +353,6 @@ def _candidates(config: Config, place: Place, named: Mapping[str, Path]) -> dict
         elif JudgeName.reward_model in config.judge.names:
             _needed(StageName.reward, config, place, "judge.reward_model")
     return found
-
-
-def _parent_hash(path: Path) -> str:
-    return model_hash(path) if path.is_dir() else f"hub:{path}"
 
 
 def _lasting(path: Path) -> str:

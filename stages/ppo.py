@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rlhf import models
+from rlhf import adapters, models
 from rlhf.ppo.evaluate import evaluate
 from rlhf.ppo.experience import gold_scores, make_experience, pack, roll_out, score
 from rlhf.ppo.order import seed_for
@@ -104,7 +104,10 @@ def run(context: StageContext) -> dict[str, float]:
     dtype = models.torch_dtype(config.model.dtype)
     with training.saved_policy():
         models.save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
-    models.save_model(roles.value_model, roles.tokenizer, context.folder.path / "value_model", dtype=dtype)
+    adapter = adapters.adapter_of(roles.value_model, context.parents["policy"]) if ppo.share_base else None
+    models.save_model(
+        roles.value_model, roles.tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter
+    )
     return training.metrics
 
 

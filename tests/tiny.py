@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,6 +17,12 @@ from transformers import (
     Qwen2Config,
 )
 
+from rlhf.adapters import adapter_of
+from rlhf.config import LoraConfig, ModelConfig
+from rlhf.models import add_lora, load_reward_model, load_tokenizer, merged_state_dict, save_model
+from rlhf.reward.bias import set_bias
+
+LORA = LoraConfig(r=4)
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "qwen2")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}User: {{ m.content }}\n"
@@ -92,3 +99,24 @@ def save_tiny_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def shake(model: Any, seed: int) -> None:
+    """Trained-looking numbers for whatever takes a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def save_adapted_reward_model(base: Path, folder: Path) -> None:
+    """As the reward stage does: adapters and head trained, merged, a bias folded in, the adapter kept."""
+    trained = add_lora(load_reward_model(str(base), ModelConfig()), LORA)
+    shake(trained, 1)
+    before = {name: tensor.clone() for name, tensor in merged_state_dict(trained).items()}
+    merged = load_reward_model(str(base), ModelConfig())
+    merged.load_state_dict(before)
+    set_bias(merged, [[5, 6, 7], [8, 9]], [[10, 11, 12], [13, 14]])
+    adapter = adapter_of(trained, base).with_changed_modules(merged, before)
+    save_model(merged, load_tokenizer(str(base)), folder, adapter=adapter)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlhf import models
+from rlhf import adapters, models
 from rlhf.config import Config, ModelConfig
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
@@ -34,11 +36,8 @@ def load_roles(context: StageContext) -> Roles:
     device = pick_device(context.config.launch)
     config = _with_attention(context.config, device)
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
-    policy: Any = models.load_causal_lm(str(parents["policy"]), config)
-    value_model: Any = models.load_reward_model(str(parents.get("value_model", parents["reward_model"])), config)
-    reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
-    if config.lora.r > 0:
-        policy, value_model = (models.add_lora(model, config.lora) for model in (policy, value_model))
+    load = _on_one_base if context.config.ppo.share_base else _apart
+    policy, value_model, reward_model = load(parents, config, tokenizer)
     for model in (policy, value_model):
         models.disable_dropout(model)
         model.to(device).eval()
@@ -49,6 +48,32 @@ def load_roles(context: StageContext) -> Roles:
     reference = Reference(policy)
     template = ChatTemplate(tokenizer, context.config.data.template)
     return Roles(policy, reference, reward_model.to(device), value_model, tokenizer, template)
+
+
+def _apart(parents: Mapping[str, Path], config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, Any]:
+    """Policy, value model and reward model, each with its own weights; with LoRA the first two as adapters on them."""
+    policy: Any = models.load_causal_lm(str(parents["policy"]), config)
+    value_model: Any = models.load_reward_model(str(_value_start(parents)), config)
+    reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
+    if config.lora.r > 0:
+        policy, value_model = (models.add_lora(model, config.lora) for model in (policy, value_model))
+    return policy, value_model, reward_model
+
+
+def _on_one_base(parents: Mapping[str, Path], config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, Any]:
+    """The same on the policy's weights, an adapter each; a reward model that is no adapter of them has its own."""
+    base = parents["policy"]
+    plain: Any = models.load_causal_lm(str(base), config)
+    value_model = adapters.value_model_on(plain, tokenizer, base, _value_start(parents), config)
+    reward_model = adapters.reward_model_on(plain, tokenizer, base, parents["reward_model"], config)
+    if reward_model is None:
+        reward_model = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
+    # Last: what it puts into the plain model's blocks is the policy's alone.
+    return models.add_lora(plain, config.lora), value_model, reward_model
+
+
+def _value_start(parents: Mapping[str, Path]) -> Path:
+    return parents.get("value_model", parents["reward_model"])
 
 
 def _with_attention(config: Config, device: torch.device) -> ModelConfig:

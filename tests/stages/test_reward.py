@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf import models, trainer
-from rlhf.config import Config, DType, LoraConfig, ModelConfig, OptimConfig, RewardConfig, RolloutConfig, TrackerConfig
+from rlhf import adapters, models, trainer
+from rlhf.config import (
+    Config,
+    DType,
+    LoraConfig,
+    ModelConfig,
+    OptimConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrackerConfig,
+)
 from rlhf.data.records import Demonstration, Ranking, Sampler
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
@@ -216,6 +226,33 @@ def test_lora_trains_adapters_and_head_and_saves_a_whole_model(tmp_path: Path) -
     assert all("_proj" in name or name == "score.weight" for name in changed)
     assert len(changed) > 1
     assert metrics["eval/accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+def test_lora_keeps_its_adapter_beside_the_merged_model(tmp_path: Path, dtype: DType) -> None:
+    base = save_tiny_model(tmp_path / "base", "gpt2")
+    config = make_config(base)
+    config.model.lora, config.model.dtype = LoraConfig(r=4), dtype
+    context = make(tmp_path, config, count=16)
+    stage.run(context)
+    sequences = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+    merged = models.sequence_scores(models.load_reward_model(str(context.folder.model_dir), config.model), sequences)
+    whole = json.loads((context.folder.model_dir / "adapter" / "adapter_config.json").read_text())["modules_to_save"]
+    assert sorted(whole) == ["score", "transformer.ln_f"]
+    policy = models.load_causal_lm(base, config.model)
+    given = (models.load_tokenizer(base), Path(base), context.folder.model_dir, config.model)
+    adapted = adapters.reward_model_on(policy, *given)
+    assert adapted is not None
+    assert float(merged.std()) > 1e-4
+    error = (models.sequence_scores(adapted, sequences) - merged).abs().max()
+    assert error < (1e-5 if dtype == DType.float32 else 0.05) * merged.abs().max()
+
+
+def test_without_lora_there_is_no_adapter(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    context = make(tmp_path, make_config(base), count=16)
+    stage.run(context)
+    assert not (context.folder.model_dir / "adapter").exists()
 
 
 def test_bfloat16_trains_and_is_what_the_saved_weights_have(tmp_path: Path) -> None:
