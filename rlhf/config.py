@@ -26,6 +26,12 @@ class DType(Enum):
     float16 = "float16"
 
 
+class Quantization(Enum):
+    none = "none"
+    int8 = "int8"  # LLM.int8() (arXiv:2208.07339)
+    nf4 = "nf4"  # QLoRA's four bits, their scales quantized too (arXiv:2305.14314)
+
+
 class Device(Enum):
     auto = "auto"  # CUDA when there is one, else CPU
     cpu = "cpu"
@@ -138,7 +144,15 @@ class ModelConfig:
     trust_remote_code: bool = False  # runs Python that ships with the model; off unless you know the author
     gradient_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
+    quantization: Quantization = Quantization.none  # of the frozen weights under adapters, by bitsandbytes
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.quantization == Quantization.none or self.lora.r > 0,
+            f"model.quantization={self.quantization.value} leaves nothing to train but adapters; set model.lora.r=16, "
+            "or model.quantization=none.",
+        )
 
 
 @dataclass

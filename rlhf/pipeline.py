@@ -611,7 +611,8 @@ def _git(root: Path, *words: str) -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    names = ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy")
+    names = ["torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy"]
+    names += ["bitsandbytes"]  # an extra
     versions = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -35,7 +35,9 @@ def run(context: StageContext) -> dict[str, float]:
     given = collect_rankings(context, template)
     kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
 
-    model: Any = models.load_reward_model(policy, config.model, dtype=trainer.training_dtype(config))
+    model: Any = models.load_reward_model(
+        policy, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
+    )
     pad_token_id = model.config.get_text_config().pad_token_id
     models.disable_dropout(model)
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)

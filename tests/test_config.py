@@ -205,6 +205,7 @@ REFUSALS = [
     (["data=alpaca", "data.path=x", "judge=gold"], "use judge=reward_model"),
     (["ppo.missing_eos_score=-1"], "ppo.missing_eos_penalty"),
     (["ppo.share_base=true"], "set model.lora.r=16"),
+    (["model.quantization=nf4"], "set model.lora.r=16"),
     (["compare.temperature=0"], "use more than 0"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),

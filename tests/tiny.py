@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -22,6 +24,9 @@ from rlhf.config import LoraConfig, ModelConfig
 from rlhf.models import add_lora, load_reward_model, load_tokenizer, merged_state_dict, save_model
 from rlhf.reward.bias import set_bias
 
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (pip install bitsandbytes)"
+)
 LORA = LoraConfig(r=4)
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "qwen2")
 CHAT_TEMPLATE = (
@@ -68,11 +73,11 @@ def build_tokenizer(
     return wrapped
 
 
-def build_config(architecture: str, vocab_size: int, *, tied: bool = False) -> PretrainedConfig:
+def build_config(architecture: str, vocab_size: int, *, tied: bool = False, hidden: int = 32) -> PretrainedConfig:
     shape = {"vocab_size": vocab_size, "tie_word_embeddings": tied}
     if architecture == "gpt2":
-        return GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
-    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        return GPT2Config(n_embd=hidden, n_layer=2, n_head=2, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
+    shape |= {"hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 2 * hidden}
     shape |= {"max_position_embeddings": 256}
     if architecture == "gpt_neox":
         return GPTNeoXConfig(**shape)
@@ -90,12 +95,14 @@ def save_tiny_model(
     chat_template: bool = False,
     bos: bool = False,
     extra_rows: int = 0,
+    hidden: int = 32,
     seed: int = 0,
 ) -> str:
     """Saves a random model and its tokenizer; the path to load them from. `extra_rows` pads or cuts the embeddings."""
     tokenizer = build_tokenizer(pad=pad, chat_template=chat_template, bos=bos)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(build_config(architecture, len(tokenizer) + extra_rows, tied=tied))
+    config = build_config(architecture, len(tokenizer) + extra_rows, tied=tied, hidden=hidden)
+    model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

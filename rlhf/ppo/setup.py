@@ -52,8 +52,9 @@ def load_roles(context: StageContext) -> Roles:
 
 def _apart(parents: Mapping[str, Path], config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, Any]:
     """Policy, value model and reward model, each with its own weights; with LoRA the first two as adapters on them."""
-    policy: Any = models.load_causal_lm(str(parents["policy"]), config)
-    value_model: Any = models.load_reward_model(str(_value_start(parents)), config)
+    quantization = config.quantization
+    policy: Any = models.load_causal_lm(str(parents["policy"]), config, quantization=quantization)
+    value_model: Any = models.load_reward_model(str(_value_start(parents)), config, quantization=quantization)
     reward_model: Any = models.freeze(models.load_reward_model(str(parents["reward_model"]), config))
     if config.lora.r > 0:
         policy, value_model = (models.add_lora(model, config.lora) for model in (policy, value_model))
@@ -63,7 +64,7 @@ def _apart(parents: Mapping[str, Path], config: ModelConfig, tokenizer: Any) -> 
 def _on_one_base(parents: Mapping[str, Path], config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, Any]:
     """The same on the policy's weights, an adapter each; a reward model that is no adapter of them has its own."""
     base = parents["policy"]
-    plain: Any = models.load_causal_lm(str(base), config)
+    plain: Any = models.load_causal_lm(str(base), config, quantization=config.quantization)
     value_model = adapters.value_model_on(plain, tokenizer, base, _value_start(parents), config)
     reward_model = adapters.reward_model_on(plain, tokenizer, base, parents["reward_model"], config)
     if reward_model is None:

@@ -22,6 +22,7 @@ from rlhf.config import (
     OptimConfig,
     PPOConfig,
     PtxConfig,
+    Quantization,
     RolloutConfig,
     TrackerConfig,
     ZeroConfig,
@@ -31,7 +32,7 @@ from rlhf.errors import UserError
 from rlhf.pipeline import StageContext
 from rlhf.tracking import Tracker
 from stages import ppo
-from tests.tiny import LORA, save_adapted_reward_model, save_tiny_model
+from tests.tiny import LORA, needs_bitsandbytes, save_adapted_reward_model, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -322,6 +323,24 @@ def test_a_reward_model_trained_whole_cannot_lend_its_value_model_the_base(
     found = parents("llama")
     run(sharing(episodes=16), {**found, "value_model": found["policy"]}, tmp_path)
     assert (tmp_path / "value_model" / "adapter" / "base.json").is_file()
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("share_base", [False, True])
+def test_adapters_on_a_quantized_base_start_at_ratio_one_and_are_saved_whole(
+    share_base: bool, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    config = sharing(episodes=32, num_minibatches=1, epochs=1)
+    config.ppo.share_base = share_base
+    config.model.quantization = Quantization.int8
+    run(config, adapted, tmp_path)
+    rows = logged(tmp_path)
+    assert all(row["policy/ratio_max"] == 1 for row in rows[1:])
+    assert rows[1]["objective/kl"] == 0
+    assert rows[-1]["objective/kl"] != 0
+    for name in ("model", "value_model"):
+        assert {t.dtype for t in weights(tmp_path / name).values()} == {torch.float32}
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.vocab_size
 
 
 def test_average_of_the_policy_is_what_is_saved(parents: Callable[[str], dict[str, Path]], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rlhf.config import (
     LoraConfig,
     ModelConfig,
     OptimConfig,
+    Quantization,
     RewardConfig,
     RolloutConfig,
     TrackerConfig,
@@ -25,7 +26,7 @@ from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from stages import reward as stage
 from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import ARCHITECTURES, save_tiny_model
+from tests.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five"]
 
@@ -246,6 +247,17 @@ def test_lora_keeps_its_adapter_beside_the_merged_model(tmp_path: Path, dtype: D
     assert float(merged.std()) > 1e-4
     error = (models.sequence_scores(adapted, sequences) - merged).abs().max()
     assert error < (1e-5 if dtype == DType.float32 else 0.05) * merged.abs().max()
+
+
+@needs_bitsandbytes
+def test_lora_on_a_quantized_base_saves_a_whole_model(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base)
+    config.model.lora, config.model.quantization = LoraConfig(r=4), Quantization.int8
+    context = make(tmp_path, config, count=16)
+    metrics = stage.run(context)
+    assert {t.dtype for t in weights(context.folder.model_dir).values()} == {torch.float32}
+    assert abs(metrics["reward/demonstration_score"]) < 1e-3
 
 
 def test_without_lora_there_is_no_adapter(tmp_path: Path) -> None:
