@@ -172,7 +172,12 @@ def _signature(path: Path) -> dict[str, list[int]]:
 
 
 def model_hash(path: Path) -> str:
-    """`hash_folder`, read from the stage's manifest when the files are untouched since; large models take minutes."""
+    """`hash_folder`, read from the stage's manifest when the files are untouched since; large models take minutes.
+
+    A hub id stands for itself.
+    """
+    if not path.is_dir():
+        return f"hub:{path}"
     manifest = StageFolder(path.parent).manifest if path.name == "model" else None
     if manifest is not None and "model" in manifest and manifest["model"]["files"] == _signature(path):
         return manifest["model"]["hash"]

@@ -28,6 +28,12 @@ class DType(Enum):
     float16 = "float16"
 
 
+class Quantization(Enum):
+    none = "none"
+    int8 = "int8"  # LLM.int8() (arXiv:2208.07339)
+    nf4 = "nf4"  # QLoRA's four bits, their scales quantized too (arXiv:2305.14314)
+
+
 class Device(Enum):
     auto = "auto"  # CUDA when there is one, else CPU
     cpu = "cpu"
@@ -201,7 +207,15 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    quantization: Quantization = Quantization.none  # of the frozen weights under adapters, by bitsandbytes
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.quantization == Quantization.none or self.lora.r > 0,
+            f"model.quantization={self.quantization.value} leaves nothing to train but adapters; set model.lora.r=16, "
+            "or model.quantization=none.",
+        )
 
 
 @dataclass
@@ -438,6 +452,7 @@ class PPOConfig:
     ptx: PtxConfig = field(default_factory=PtxConfig)
     max_kl: float | None = None  # nats a response; objective/kl above it ends the run there, saved; null: no such end
     keep: Keep = Keep.last  # which policy is saved as model/; the value model saved is the last
+    share_base: bool = False  # one copy of the policy's weights for all roles, an adapter each; needs model.lora.r
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
     evaluation_prompts: int = 128
     save_every: int = 10  # iterations
@@ -720,4 +735,8 @@ class Config:
             self.data.source == DataSourceName.sandbox or JudgeName.gold not in self.judge.names,
             f"judge.names holds gold, which only data=sandbox has; with data={self.data.source.value} use "
             "judge=reward_model.",
+        )
+        _require(
+            not self.ppo.share_base or self.model.lora.r > 0,
+            "ppo.share_base keeps an adapter for each role on one base; set model.lora.r=16, or ppo.share_base=false.",
         )

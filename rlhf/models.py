@@ -7,6 +7,7 @@ usable folder holds, which settings of a model would change our sampling behind 
 from __future__ import annotations
 
 import contextlib
+import copy
 import fnmatch
 import functools
 import json
@@ -15,13 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig
+from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig, Quantization
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlhf.adapters import Adapter
 
     ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -35,6 +38,7 @@ WIDTH_MULTIPLE = 8
 # Padding worth adding to save a forward pass: this many tokens, or this share of the batch.
 PADDING_TOKENS = 64
 PADDING_SHARE = 0.05
+NF4_BLOCK = 64  # weights that share a scale
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 
 
@@ -109,14 +113,21 @@ def torch_dtype(dtype: DType) -> torch.dtype:
     return {DType.float32: torch.float32, DType.bfloat16: torch.bfloat16, DType.float16: torch.float16}[dtype]
 
 
-def load_causal_lm(path: str, config: ModelConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_causal_lm(
+    path: str,
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    quantization: Quantization = Quantization.none,
+) -> PreTrainedModel:
     """A causal language model whose own sampling settings are off and whose pad and end ids are its tokenizer's.
 
-    `dtype` overrides `config.dtype`. Raises UserError when the folder is no model or its vocabulary is too small.
+    `dtype` overrides `config.dtype`; `quantization` is given by who will put adapters on the model, as its weights can
+    no longer be trained. Raises UserError when the folder is no model or its vocabulary is too small.
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = _load(AutoModelForCausalLM, path, config, dtype)
+    model = _load(AutoModelForCausalLM, path, config, dtype, quantization)
     tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     _check_vocabulary(model, tokenizer, path)
     _set_token_ids(model, tokenizer, pad_token_id=tokenizer.pad_token_id)
@@ -127,7 +138,13 @@ def load_causal_lm(path: str, config: ModelConfig, *, dtype: torch.dtype | None 
     return model
 
 
-def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_reward_model(
+    path: str,
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    quantization: Quantization = Quantization.none,
+) -> PreTrainedModel:
     """A sequence classifier with one score; from a causal LM's folder its head starts at zero.
 
     The pad id is one that no scored sequence ends with, because `AutoModelForSequenceClassification` finds the last
@@ -136,7 +153,9 @@ def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | No
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model, info = _load(AutoModelForSequenceClassification, path, config, dtype, num_labels=1, loading_info=True)
+    model, info = _load(
+        AutoModelForSequenceClassification, path, config, dtype, quantization, num_labels=1, loading_info=True
+    )
     if not hasattr(model, "score"):
         raise UserError(f"{type(model).__name__} of {path} has no `score` head; use a decoder model as reward model.")
     if any(key.endswith("score.weight") for key in info["missing_keys"]):
@@ -148,6 +167,44 @@ def load_reward_model(path: str, config: ModelConfig, *, dtype: torch.dtype | No
     _check_vocabulary(model, tokenizer, path)
     _set_token_ids(model, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
     return model
+
+
+def share_backbone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
+) -> Any:
+    """A sequence classifier on the backbone of a causal LM without adapters; its one score starts at 0.
+
+    The two own their blocks, which adapters may change, and share every layer that holds weights: moving those moves
+    both, and no weight is in memory twice. Raises UserError when the architecture has no classifier with a score.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = _plain_config(model)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            scorer: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trust_remote_code)
+        width = scorer.score.in_features
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{type(model).__name__} has no form with a `score` head; use another decoder model."
+        ) from error
+    backbone: Any = model.base_model
+    shared = {id(m): m for m in backbone.modules() if next(m.children(), None) is None and _holds_tensors(m)}
+    setattr(scorer, scorer.base_model_prefix, copy.deepcopy(backbone, shared))
+    scorer.score = _float32_linear()(width, 1, bias=False, device=model.device)
+    with torch.no_grad():
+        scorer.score.weight.zero_()
+    for name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # by which PEFT knows what kind of layer to put around
+        if hasattr(model, name):
+            setattr(scorer, name, getattr(model, name))
+    _set_token_ids(scorer, tokenizer, pad_token_id=distinct_pad_id(tokenizer))
+    return scorer.eval()
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return any(True for _ in (*module.parameters(), *module.buffers()))
 
 
 @functools.cache
@@ -177,7 +234,13 @@ def scalar_head(model: Any) -> nn.Linear:
 
 
 def _load(
-    auto_class: Any, path: str, config: ModelConfig, dtype: torch.dtype | None, loading_info: bool = False, **extra: Any
+    auto_class: Any,
+    path: str,
+    config: ModelConfig,
+    dtype: torch.dtype | None,
+    quantization: Quantization,
+    loading_info: bool = False,
+    **extra: Any,
 ) -> Any:
     from safetensors import SafetensorError
 
@@ -189,11 +252,49 @@ def _load(
     }
     if config.attn_implementation is not None:
         settings["attn_implementation"] = config.attn_implementation
+    if quantization != Quantization.none:
+        settings["quantization_config"] = _bitsandbytes(quantization, settings["dtype"])
     try:
         with quiet_transformers():
-            return auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
+            loaded = auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"The model {path} does not load: {_reason(error)}") from error
+    if quantization == Quantization.nf4:
+        _mend_nf4_on_cpu(loaded[0] if loading_info else loaded, path)
+    return loaded
+
+
+def _mend_nf4_on_cpu(model: Any, path: str) -> None:
+    """Keep bitsandbytes' CPU kernels to what they compute rightly (measured with 0.50)."""
+    for name, module in model.named_modules():
+        if not hasattr(module, "source_cls") or module.weight.device.type != "cpu":
+            continue
+        if module.in_features % NF4_BLOCK:
+            raise UserError(
+                f"model.quantization=nf4 does not work on a CPU for {path}: bitsandbytes unpacks layers there wrongly "
+                f"unless their inputs are a multiple of {NF4_BLOCK}, and {name} has {module.in_features}; use "
+                "model.quantization=int8, or a GPU."
+            )
+        # Its fast path rounds to bfloat16, and only where no gradient is asked for: the log-probs of a rollout would
+        # not be those of the update.
+        module.support_avx512bf16_for_cpu = False
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"model.quantization={quantization.value} needs bitsandbytes, which is not installed; install it with "
+            "`pip install bitsandbytes`, or set model.quantization=none."
+        )
+    if quantization == Quantization.int8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 @contextlib.contextmanager
@@ -360,19 +461,29 @@ def unwrap_lora(model: Any) -> Any:
 
 
 def merged_state_dict(model: Any) -> dict[str, Tensor]:
-    """Weights under the plain model's names, adapters added in; the model itself is left alone."""
+    """Weights under the plain model's names, adapters added in, none quantized; the model itself is left alone."""
     if not hasattr(model, "peft_config"):
         return dict(model.state_dict())
     from peft.tuners.lora import LoraLayer
+    from peft.utils.integrations import dequantize_module_weight
+    from transformers.pytorch_utils import Conv1D
 
     base: Any = unwrap_lora(model)
     state = dict(base.state_dict())
+    quantized = {name: module for name, module in base.named_modules() if hasattr(module, "source_cls")}
+    for name, module in quantized.items():
+        for key in [key for key in state if key.startswith(f"{name}.") and key != f"{name}.bias"]:
+            del state[key]  # packed weights, and the numbers to unpack them by
+        state[f"{name}.weight"] = dequantize_module_weight(module)
     adapted: list[tuple[str, Any]] = [(n, m) for n, m in base.named_modules() if isinstance(m, LoraLayer)]
     for name, module in adapted:
         weight = state[f"{name}.base_layer.weight"]
         for adapter in module.active_adapters:
             weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
         state[f"{name}.base_layer.weight"] = weight
+    for name, module in quantized.items():
+        if issubclass(module.source_cls, Conv1D):  # GPT-2's layers, which hold their weights the other way round
+            state[f"{name}.weight"] = state[f"{name}.weight"].T.contiguous()
     plain = {}
     for name, tensor in state.items():
         if ".lora_" in name or ".original_module." in name:
@@ -388,12 +499,13 @@ def save_model(
     *,
     state_dict: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Writes a folder that loads with plain from_pretrained: safetensors, config, tokenizer, adapters merged.
 
     The folder appears whole or not at all. `state_dict` stands in for the model's own where a trainer gathered it from
-    its shards; `dtype` is what the weights are stored in, the model's own when None. A reward model's tokenizer is
-    stored with the pad token of its config, and pads on the right.
+    its shards; `dtype` is what the weights are stored in, the model's own when None; `adapter` is kept beside them, in
+    adapter/. A reward model's tokenizer is stored with the pad token of its config, and pads on the right.
     """
     from rlhf.artifacts import save_folder_atomic
 
@@ -407,12 +519,38 @@ def save_model(
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(plain.config.get_text_config().pad_token_id)
             tokenizer.padding_side = "right"
         with save_folder_atomic(folder) as target, quiet_transformers():
-            plain.save_pretrained(target, state_dict=state)
+            _writer(plain).save_pretrained(target, state_dict=state)
             tokenizer.save_pretrained(target)
             if dtype is not None:
                 _write_dtype(target / "config.json", dtype)
+            if adapter is not None:
+                adapter.save(target)
     finally:
         tokenizer.pad_token, tokenizer.padding_side = pad_token, padding_side
+
+
+def _writer(model: Any) -> Any:
+    """What writes a state_dict as `model`'s: itself, or when it is quantized, its architecture without weights.
+
+    A quantized model's save_pretrained writes its own packed weights, whatever it is given.
+    """
+    import torch
+
+    if getattr(model, "hf_quantizer", None) is None:
+        return model
+    with torch.device("meta"):
+        twin = type(model)(_plain_config(model))
+    if model.can_generate():
+        twin.generation_config = model.generation_config
+    return twin
+
+
+def _plain_config(model: PreTrainedModel) -> Any:
+    """A copy of the model's config that asks for no quantization."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _write_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -241,7 +241,7 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
         def decide() -> tuple[str, dict[str, Any]]:
             inputs = {
                 "config": _stage_config(config, stage),
-                "parents": {role: _parent_hash(path) for role, path in parents.items()},
+                "parents": {role: model_hash(path) for role, path in parents.items()},
                 "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
                 "reward_fn": _reward_fn_hash(config, stage),
             }
@@ -375,10 +375,6 @@ def _candidates(config: Config, place: Place, named: Mapping[str, Path]) -> dict
         elif JudgeName.reward_model in config.judge.names:
             _needed(StageName.reward, config, place, "judge.reward_model")
     return found
-
-
-def _parent_hash(path: Path) -> str:
-    return model_hash(path) if path.is_dir() else f"hub:{path}"
 
 
 def _reward_fn_hash(config: Config, stage: StageName) -> str | None:
@@ -650,7 +646,8 @@ def _git(root: Path, *words: str) -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    names = ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy")
+    names = ["torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy"]
+    names += ["bitsandbytes"]  # an extra
     versions = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
 from rlhf import models, tracking_callback
-from rlhf.config import RolloutConfig, SelectBy
+from rlhf.config import Quantization, RolloutConfig, SelectBy
 from rlhf.data.encoding import EncodedDemonstration, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
@@ -268,6 +268,10 @@ def build_trainer(
         eval_dataset=_dataset(sorted(held_out_rows, key=lambda row: len(row["input_ids"]))),
         processing_class=tokenizer,
     )
+    if config.model.quantization != Quantization.none:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()  # TRL has rounded the adapters to bfloat16
     tracking_callback.install(trainer, context.tracker, "SFT", enabled=config.tracker.progress)
     return trainer
 

@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from rlhf import models
+from rlhf import adapters, models
 from rlhf.ppo.engines.engine import open_engine
 from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
@@ -146,11 +146,13 @@ def _save(context: StageContext, roles: Roles, training: Training) -> None:
     dtype = models.torch_dtype(config.dtype)
     with training.saved_policy():
         models.save_model(roles.policy, tokenizer, context.folder.model_dir, dtype=dtype)
-    value_model = roles.value_model
+    value_model, adapter = roles.value_model, None
     if isinstance(value_model, SharedValueModel):
         value_model = value_model.as_classifier(str(context.parents["policy"]), config)
+    elif value_model is not None and context.config.ppo.share_base:
+        adapter = adapters.adapter_of(value_model, context.parents["policy"])
     if value_model is not None:
-        models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype)
+        models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter)
 
 
 def _resume(context: StageContext, training: Training) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf import distributed, models, trainer
+from rlhf import adapters, distributed, models, trainer
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder, context_of
 from rlhf.data.records import Split
@@ -35,7 +35,9 @@ def run(context: StageContext) -> dict[str, float]:
     given = collect_rankings(context, template)
     kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
 
-    model: Any = models.load_reward_model(policy, config.model, dtype=trainer.training_dtype(config))
+    model: Any = models.load_reward_model(
+        policy, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
+    )
     pad_token_id = model.config.get_text_config().pad_token_id
     models.disable_dropout(model)
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
@@ -57,14 +59,20 @@ def run(context: StageContext) -> dict[str, float]:
     trainer.train(reward_trainer, context)
 
     finished: Any = models.load_reward_model(policy, config.model, dtype=torch.float32)
-    finished.load_state_dict(trainer.whole_state_dict(reward_trainer))
+    trained = trainer.whole_state_dict(reward_trainer)
+    finished.load_state_dict(trained)
     finished.to(pick_device(config.launch))
     bias = set_bias(
         finished, evaluation.demonstration_sequences(demonstrations), [ids for r in rankings for ids in r.sequences]
     )
+    adapter: adapters.Adapter | None = None
+    if config.model.lora.r > 0:
+        with trainer.gathered(reward_trainer.model):
+            adapter = adapters.adapter_of(reward_trainer.model, context.parents["policy"])
+        adapter = adapter.with_changed_modules(finished, trained)
     if distributed.is_main_process():
         dtype = models.torch_dtype(config.model.dtype)
-        models.save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype)
+        models.save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype, adapter=adapter)
     distributed.barrier()
 
     saved: Any = models.load_reward_model(str(context.folder.model_dir), config.model)

@@ -25,7 +25,9 @@ def run(context: StageContext) -> dict[str, float]:
     config = context.config
     base = str(context.parents["base"])
     tokenizer = models.load_tokenizer(base, trust_remote_code=config.model.trust_remote_code)
-    model = models.load_causal_lm(base, config.model, dtype=trainer.training_dtype(config))
+    model = models.load_causal_lm(
+        base, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
+    )
     models.disable_dropout(model)
     if config.sft.residual_dropout > 0:
         models.residual_dropout(model, config.sft.residual_dropout)

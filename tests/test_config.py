@@ -221,6 +221,8 @@ REFUSALS = [
     (["ppo.value_head=shared", "ppo.value_warmup_iterations=2"], "cannot be trained without the policy"),
     (["ppo.value_head=shared", "ppo.value_model=x"], "starts on the policy's trunk"),
     (["ppo.value_head=shared", "ppo.advantage=rloo", "ppo.samples_per_prompt=2"], "leave ppo.value_head=shared out"),
+    (["ppo.share_base=true"], "set model.lora.r=16"),
+    (["model.quantization=nf4"], "set model.lora.r=16"),
     (["compare.temperature=0"], "use more than 0"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),

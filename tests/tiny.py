@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -16,6 +19,15 @@ from transformers import (
     Qwen2Config,
 )
 
+from rlhf.adapters import adapter_of
+from rlhf.config import LoraConfig, ModelConfig
+from rlhf.models import add_lora, load_reward_model, load_tokenizer, merged_state_dict, save_model
+from rlhf.reward.bias import set_bias
+
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (pip install bitsandbytes)"
+)
+LORA = LoraConfig(r=4)
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "qwen2")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}User: {{ m.content }}\n"
@@ -61,11 +73,15 @@ def build_tokenizer(
     return wrapped
 
 
-def build_config(architecture: str, vocab_size: int, *, tied: bool = False, heads: int = 2) -> PretrainedConfig:
+def build_config(
+    architecture: str, vocab_size: int, *, tied: bool = False, hidden: int = 32, heads: int = 2
+) -> PretrainedConfig:
     shape = {"vocab_size": vocab_size, "tie_word_embeddings": tied}
     if architecture == "gpt2":
-        return GPT2Config(n_embd=32, n_layer=2, n_head=heads, n_positions=256, bos_token_id=0, eos_token_id=0, **shape)
-    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": heads, "intermediate_size": 64}
+        positions = {"n_positions": 256, "bos_token_id": 0, "eos_token_id": 0}
+        return GPT2Config(n_embd=hidden, n_layer=2, n_head=heads, **positions, **shape)
+    shape |= {"hidden_size": hidden, "num_hidden_layers": 2, "intermediate_size": 2 * hidden}
+    shape |= {"num_attention_heads": heads}
     shape |= {"max_position_embeddings": 256}
     if architecture == "gpt_neox":
         return GPTNeoXConfig(**shape)
@@ -83,15 +99,36 @@ def save_tiny_model(
     chat_template: bool = False,
     bos: bool = False,
     extra_rows: int = 0,
+    hidden: int = 32,
     heads: int = 2,
     seed: int = 0,
 ) -> str:
     """Saves a random model and its tokenizer; the path to load them from. `extra_rows` pads or cuts the embeddings."""
     tokenizer = build_tokenizer(pad=pad, chat_template=chat_template, bos=bos)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(
-        build_config(architecture, len(tokenizer) + extra_rows, tied=tied, heads=heads)
-    )
+    config = build_config(architecture, len(tokenizer) + extra_rows, tied=tied, hidden=hidden, heads=heads)
+    model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def shake(model: Any, seed: int) -> None:
+    """Trained-looking numbers for whatever takes a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def save_adapted_reward_model(base: Path, folder: Path) -> None:
+    """As the reward stage does: adapters and head trained, merged, a bias folded in, the adapter kept."""
+    trained = add_lora(load_reward_model(str(base), ModelConfig()), LORA)
+    shake(trained, 1)
+    before = {name: tensor.clone() for name, tensor in merged_state_dict(trained).items()}
+    merged = load_reward_model(str(base), ModelConfig())
+    merged.load_state_dict(before)
+    set_bias(merged, [[5, 6, 7], [8, 9]], [[10, 11, 12], [13, 14]])
+    adapter = adapter_of(trained, base).with_changed_modules(merged, before)
+    save_model(merged, load_tokenizer(str(base)), folder, adapter=adapter)

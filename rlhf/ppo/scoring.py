@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlhf import models
 from rlhf.artifacts import StageFolder
-from rlhf.config import ModelConfig, OnBadRow
+from rlhf.config import OnBadRow
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
@@ -81,21 +81,27 @@ class Scorer:
         return Scores(total, {} if weights == [1.0] else by_source)
 
 
-def load_scorer(context: StageContext, config: ModelConfig, template: ChatTemplate, device: torch.device) -> Scorer:
-    """The sources that the config names, reward models frozen on `device`; says so when one's bias looks unset."""
-    ppo = context.config.ppo
-    function = load_reward_fn(ppo.reward_fn) if ppo.reward_fn is not None else None
-    paths = {
+def reward_paths(parents: Mapping[str, Path]) -> dict[str, Path]:
+    """The reward models among a stage's parents, by the names that ppo.reward_weights gives them."""
+    return {
         role.removeprefix(REWARD_MODELS): path
-        for role, path in context.parents.items()
+        for role, path in parents.items()
         if role == "reward_model" or role.startswith(REWARD_MODELS)
     }
-    loaded: dict[str, Any] = {}
-    for name, path in paths.items():
-        model: Any = models.freeze(models.load_reward_model(str(path), config))
-        loaded[name] = model.to(device)
-        _check_bias(name, path, model, context, template)
-    return Scorer(loaded, function, ppo.reward_weights)
+
+
+def load_scorer(
+    context: StageContext, reward_models: Mapping[str, Any], template: ChatTemplate, device: torch.device
+) -> Scorer:
+    """These reward models, frozen, on `device`, and the function that the config names.
+
+    Says so when the bias of one of the models looks unset.
+    """
+    ppo = context.config.ppo
+    function = load_reward_fn(ppo.reward_fn) if ppo.reward_fn is not None else None
+    for name, path in reward_paths(context.parents).items():
+        _check_bias(name, path, reward_models[name].to(device), context, template)
+    return Scorer(dict(reward_models), function, ppo.reward_weights)
 
 
 def _check_bias(name: str, path: Path, model: Any, context: StageContext, template: ChatTemplate) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rlhf import models
-from rlhf.config import Config, ValueHead
+from rlhf import adapters, models
+from rlhf.config import Config, ModelConfig, ValueHead
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
@@ -17,7 +19,7 @@ from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
 from rlhf.ppo.experience import Reference, Roles
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
-from rlhf.ppo.scoring import load_scorer
+from rlhf.ppo.scoring import load_scorer, reward_paths
 from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.pretraining import PackedTexts
 
@@ -32,15 +34,8 @@ def load_roles(context: StageContext) -> Roles:
     longest = context.config.data.max_prompt_tokens + context.config.rollout.max_new_tokens
     config = with_attention(context.config.model, device, longest)
     tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
-    policy: Any = models.load_causal_lm(str(parents["policy"]), config)
-    template = ChatTemplate(tokenizer, context.config.data.template)
-    scorer = load_scorer(context, config, template, device)
-    value_model: Any = None
-    if context.config.ppo.has_value_model:
-        value_model = models.load_reward_model(str(parents.get("value_model") or parents["reward_model"]), config)
-    if config.lora.r > 0:
-        policy = models.add_lora(policy, config.lora)
-        value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
+    load = _on_one_base if context.config.ppo.share_base else _apart
+    policy, value_model, reward_models = load(context, config, tokenizer)
     trained = [model for model in (policy, value_model) if model is not None]
     models.freeze_parts(trained, config.freeze)
     for model in trained:
@@ -53,7 +48,48 @@ def load_roles(context: StageContext) -> Roles:
     if context.config.ppo.value_head == ValueHead.shared:
         value_model = SharedValueModel(policy)
     reference = Reference(policy)
+    template = ChatTemplate(tokenizer, context.config.data.template)
+    scorer = load_scorer(context, reward_models, template, device)
     return Roles(policy, reference, scorer, value_model, tokenizer, template)
+
+
+def _apart(context: StageContext, config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Policy, value model and reward models, each with its own weights; with LoRA the first two as adapters on them."""
+    parents, quantization = context.parents, config.quantization
+    policy: Any = models.load_causal_lm(str(parents["policy"]), config, quantization=quantization)
+    value_model: Any = None
+    if context.config.ppo.has_value_model:
+        value_model = models.load_reward_model(str(_value_start(parents)), config, quantization=quantization)
+    reward_models = {name: _own_weights(path, config) for name, path in reward_paths(parents).items()}
+    if config.lora.r > 0:
+        policy = models.add_lora(policy, config.lora)
+        value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
+    return policy, value_model, reward_models
+
+
+def _on_one_base(context: StageContext, config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The same on the policy's weights, an adapter each; a reward model that is no adapter of them has its own."""
+    parents = context.parents
+    base = parents["policy"]
+    plain: Any = models.load_causal_lm(str(base), config, quantization=config.quantization)
+    value_model: Any = None
+    if context.config.ppo.has_value_model:
+        value_model = adapters.value_model_on(plain, tokenizer, base, _value_start(parents), config)
+    reward_models = {}
+    for name, path in reward_paths(parents).items():
+        adapted = adapters.reward_model_on(plain, tokenizer, base, path, config)
+        reward_models[name] = adapted if adapted is not None else _own_weights(path, config)
+    # Last: what it puts into the plain model's blocks is the policy's alone.
+    return models.add_lora(plain, config.lora), value_model, reward_models
+
+
+def _own_weights(path: Path, config: ModelConfig) -> Any:
+    reward_model: Any = models.load_reward_model(str(path), config)
+    return models.freeze(reward_model)
+
+
+def _value_start(parents: Mapping[str, Path]) -> Path:
+    return parents.get("value_model") or parents["reward_model"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from rlhf.config import (
     OptimConfig,
     PPOConfig,
     PtxConfig,
+    Quantization,
     RolloutConfig,
     TrackerConfig,
     ValueHead,
@@ -43,7 +44,7 @@ from rlhf.pipeline import StageContext
 from rlhf.ppo.engines import hf
 from rlhf.tracking import Tracker
 from stages import ppo
-from tests.tiny import save_tiny_model
+from tests.tiny import LORA, needs_bitsandbytes, save_adapted_reward_model, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -268,6 +269,92 @@ def test_lora_reference_is_the_policy_with_its_adapter_off(
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all("proj" in name for name in moved)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A policy, and a reward model that was trained as an adapter of it."""
+    root = tmp_path_factory.mktemp("adapted")
+    save_tiny_model(root / "policy", "gpt2")
+    save_adapted_reward_model(root / "policy", root / "reward_model")
+    return {name: root / name for name in ("policy", "reward_model")}
+
+
+def sharing(**ppo_values: Any) -> Config:
+    config = settings(**ppo_values)
+    config.model.lora = LORA
+    config.ppo.share_base = True
+    return config
+
+
+def test_roles_on_one_base_train_like_roles_apart(adapted: dict[str, Path], tmp_path: Path) -> None:
+    """Until the first update the numbers are the same but for rounding; the adapters then start elsewhere."""
+    config = sharing()
+    run(config, adapted, tmp_path / "shared")
+    config.ppo.share_base = False
+    run(config, adapted, tmp_path / "apart")
+    shared, apart = (logged(tmp_path / name) for name in ("shared", "apart"))
+    for name in ("objective/score", "objective/reward", "policy/entropy", "value/explained_variance"):
+        assert shared[1][name] == pytest.approx(apart[1][name], abs=1e-4)
+    assert shared[1]["objective/kl"] == 0
+    assert shared[-1]["objective/kl"] != 0
+    for name in ("model", "value_model"):
+        before = weights(adapted["policy" if name == "model" else "reward_model"])
+        after = weights(tmp_path / "shared" / name)
+        moved = {key for key in before if not torch.allclose(before[key], after[key], atol=1e-6)}
+        assert moved
+        assert all(".c_" in key or key == "score.weight" for key in moved)
+    assert (
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "shared" / "value_model").config.num_labels == 1
+    )
+
+
+def test_resuming_on_one_base_gives_the_bits_of_never_having_stopped(
+    adapted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sharing(), adapted, tmp_path / "whole")
+    log = Tracker.log
+
+    def dies_at_three(self: Tracker, step: int, *args: Any) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+        log(self, step, *args)
+
+    monkeypatch.setattr(Tracker, "log", dies_at_three)
+    with pytest.raises(KeyboardInterrupt):
+        run(sharing(), adapted, tmp_path / "stopped")
+    monkeypatch.setattr(Tracker, "log", log)
+    run(sharing(), adapted, tmp_path / "stopped", resume=True)
+    for name in ("model", "value_model"):
+        assert same(weights(tmp_path / "whole" / name), weights(tmp_path / "stopped" / name))
+
+
+def test_a_reward_model_trained_whole_cannot_lend_its_value_model_the_base(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"train the reward model with model\.lora\.r=4"):
+        run(sharing(), parents("llama"), tmp_path)
+    found = parents("llama")
+    run(sharing(episodes=16), {**found, "value_model": found["policy"]}, tmp_path)
+    assert (tmp_path / "value_model" / "adapter" / "base.json").is_file()
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("share_base", [False, True])
+def test_adapters_on_a_quantized_base_start_at_ratio_one_and_are_saved_whole(
+    share_base: bool, adapted: dict[str, Path], tmp_path: Path
+) -> None:
+    config = sharing(episodes=32, num_minibatches=1, epochs=1)
+    config.ppo.share_base = share_base
+    config.model.quantization = Quantization.int8
+    run(config, adapted, tmp_path)
+    rows = logged(tmp_path)
+    assert all(row["policy/ratio_max"] == 1 for row in rows[1:])
+    assert rows[1]["objective/kl"] == 0
+    assert rows[-1]["objective/kl"] != 0
+    for name in ("model", "value_model"):
+        assert {t.dtype for t in weights(tmp_path / name).values()} == {torch.float32}
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.vocab_size
 
 
 def test_average_of_the_policy_is_what_is_saved(parents: Callable[[str], dict[str, Path]], tmp_path: Path) -> None:

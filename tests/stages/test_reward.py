@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
-from rlhf import models, trainer
+from rlhf import adapters, models, trainer
 from rlhf.config import (
     Config,
     DType,
@@ -16,6 +17,7 @@ from rlhf.config import (
     LoraConfig,
     ModelConfig,
     OptimConfig,
+    Quantization,
     RewardConfig,
     RolloutConfig,
     TrackerConfig,
@@ -26,7 +28,7 @@ from rlhf.errors import UserError
 from rlhf.reward.trainer import KWayTrainer, build_trainer
 from stages import reward as stage
 from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import ARCHITECTURES, save_tiny_model
+from tests.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five"]
 
@@ -291,6 +293,44 @@ def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
     trained, untrained = weights(context.folder.model_dir), models.load_reward_model(base, ModelConfig()).state_dict()
     same = {name for name in trained if torch.equal(trained[name], untrained[name])}
     assert same == {name for name in trained if "layers.0." in name}
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+def test_lora_keeps_its_adapter_beside_the_merged_model(tmp_path: Path, dtype: DType) -> None:
+    base = save_tiny_model(tmp_path / "base", "gpt2")
+    config = make_config(base)
+    config.model.lora, config.model.dtype = LoraConfig(r=4), dtype
+    context = make(tmp_path, config, count=16)
+    stage.run(context)
+    sequences = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+    merged = models.sequence_scores(models.load_reward_model(str(context.folder.model_dir), config.model), sequences)
+    whole = json.loads((context.folder.model_dir / "adapter" / "adapter_config.json").read_text())["modules_to_save"]
+    assert sorted(whole) == ["score", "transformer.ln_f"]
+    policy = models.load_causal_lm(base, config.model)
+    given = (models.load_tokenizer(base), Path(base), context.folder.model_dir, config.model)
+    adapted = adapters.reward_model_on(policy, *given)
+    assert adapted is not None
+    assert float(merged.std()) > 1e-4
+    error = (models.sequence_scores(adapted, sequences) - merged).abs().max()
+    assert error < (1e-5 if dtype == DType.float32 else 0.05) * merged.abs().max()
+
+
+@needs_bitsandbytes
+def test_lora_on_a_quantized_base_saves_a_whole_model(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base)
+    config.model.lora, config.model.quantization = LoraConfig(r=4), Quantization.int8
+    context = make(tmp_path, config, count=16)
+    metrics = stage.run(context)
+    assert {t.dtype for t in weights(context.folder.model_dir).values()} == {torch.float32}
+    assert abs(metrics["reward/demonstration_score"]) < 1e-3
+
+
+def test_without_lora_there_is_no_adapter(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    context = make(tmp_path, make_config(base), count=16)
+    stage.run(context)
+    assert not (context.folder.model_dir / "adapter").exists()
 
 
 def test_bfloat16_trains_and_is_what_the_saved_weights_have(tmp_path: Path) -> None:

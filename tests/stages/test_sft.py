@@ -17,6 +17,7 @@ from rlhf.config import (
     ModelConfig,
     OnBadRow,
     OptimConfig,
+    Quantization,
     RolloutConfig,
     SelectBy,
     SFTConfig,
@@ -29,7 +30,7 @@ from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from stages import sft as stage
 from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import ARCHITECTURES, save_tiny_model
+from tests.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
 
 COLOURS = ["red", "blue", "green", "grey"]
 
@@ -190,6 +191,28 @@ def _held_out_loss(model: Any, context: Any) -> float:
             total -= float(logits[position - 1, token])
             count += 1
     return total / count
+
+
+@needs_bitsandbytes
+def test_lora_on_a_quantized_base_trains_in_float32_and_saves_a_whole_model(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base)
+    config.model.lora, config.model.quantization = LoraConfig(r=4), Quantization.int8
+    context = make(tmp_path, config)
+    seen: set[torch.dtype] = set()
+    samples = sft.HeldOutSampler.__call__
+
+    def watch(self: Any, model: Any, step: int) -> float | None:
+        seen.update(p.dtype for p in model.parameters() if p.requires_grad)
+        return samples(self, model, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft.HeldOutSampler, "__call__", watch)
+        stage.run(context)
+    losses = context.tracker.values("eval/loss")
+    assert losses[-1] < losses[0]
+    assert seen == {torch.float32}
+    assert {t.dtype for t in weights(context.folder.model_dir).values()} == {torch.float32}
 
 
 def test_held_out_loss_is_the_mean_over_response_tokens(tmp_path: Path) -> None:
