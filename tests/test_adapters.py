@@ -17,8 +17,10 @@ from rlhf.adapters import adapter_of, is_adapter_of, reward_model_on, value_mode
 from rlhf.config import LoraConfig, ModelConfig, OptimConfig, PPOConfig, ZeroConfig
 from rlhf.engine import Engine
 from rlhf.errors import UserError
-from rlhf.ppo.batching import sequences
+from rlhf.flat import can_run_flat
+from rlhf.ppo.batching import micro_batches, response_logits, response_values, sequences
 from rlhf.ppo.experience import Experience, Reference, Roles, make_experience
+from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.update import split_minibatches, update
 from tests.tiny import ARCHITECTURES, LORA, save_adapted_reward_model, save_tiny_model, shake
 
@@ -93,8 +95,27 @@ def test_no_adapter_is_shared(folders: tuple[Path, Path]) -> None:
     assert len(owned[0] | owned[1] | owned[2]) == sum(map(len, owned))
 
 
+def test_roles_on_one_base_run_flat_as_they_run_padded(tmp_path: Path) -> None:
+    base, reward = make_folders(tmp_path, "llama")
+    policy, value_model, _ = on_one_base(base, reward, reward)
+    prompts, responses = [[5, 6, 7], [8, 9, 10, 11, 12], [13]], [[3, 4], [5, 6, 7], [8, 9, 10, 11]]
+    for model, run in ((policy, response_logits), (value_model, response_values)):
+        assert can_run_flat(model)
+        found = []
+        for flat in (False, True):
+            batch = sequences(prompts, responses, device="cpu", context=64, flat=flat)
+            (micro,) = micro_batches(batch, range(3), 4096)
+            with torch.no_grad():
+                found.append(
+                    dict(zip(micro.rows.tolist(), run(model, micro).split(micro.response_mask.sum(1).tolist())))
+                )
+        for row in range(3):
+            torch.testing.assert_close(found[0][row], found[1][row], atol=1e-5, rtol=1e-5)
+
+
 def roles_of(policy: Any, value_model: Any, reward_model: Any) -> Roles:
-    return Roles(policy, Reference(policy), reward_model, value_model, None, None)  # type: ignore[arg-type]
+    scorer = Scorer({"reward_model": reward_model})
+    return Roles(policy, Reference(policy), scorer, value_model, None, None)  # type: ignore[arg-type]
 
 
 def experience_of(roles: Roles, config: PPOConfig) -> Experience:
@@ -106,7 +127,7 @@ def experience_of(roles: Roles, config: PPOConfig) -> Experience:
 
     prompts, responses = [tokens(1, 20) for _ in range(N)], [tokens(1, 8) for _ in range(N)]
     whole = [p + r for p, r in zip(prompts, responses, strict=True)]
-    given = models.sequence_scores(roles.reward_model, whole)
+    given = models.sequence_scores(roles.scorer.reward_models["reward_model"], whole)
     batch = sequences(prompts, responses, device="cpu", context=64)
     parts = split_minibatches(N, config.num_minibatches, 0)
     return make_experience(roles, batch, given, [True] * N, parts, config=config, kl_coef=0.1, temperature=1.0)
@@ -158,7 +179,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 def test_training_one_role_moves_no_weight_of_another_nor_of_the_base(trains: str, folders: tuple[Path, Path]) -> None:
     base, reward = folders
     roles = roles_of(*on_one_base(base, reward, reward))
-    named = {name: getattr(roles, name) for name in ("policy", "value_model", "reward_model")}
+    named = {"policy": roles.policy, "value_model": roles.value_model, **roles.scorer.reward_models}
     before = {name: snapshot(model) for name, model in named.items()}
     experience = experience_of(roles, PPO)
     policy, value_model = engines(roles)

@@ -645,7 +645,7 @@ def test_each_prompt_is_answered_as_often_as_asked_and_side_by_side(
     seen = []
     real = ppo.roll_out
     monkeypatch.setattr(
-        ppo, "roll_out", lambda roles, asked, *args, **kwargs: seen.append(asked) or real(roles, asked, *args, **kwargs)
+        ppo, "roll_out", lambda roles, engine, asked, **kw: seen.append(asked) or real(roles, engine, asked, **kw)
     )
     run(settings(episodes=32, samples_per_prompt=4, evaluate_every=0), parents("llama"), tmp_path)
     ids = [[prompt.prompt.id for prompt in asked] for asked in seen]
