@@ -106,9 +106,8 @@ def test_roles_on_one_base_run_flat_as_they_run_padded(tmp_path: Path) -> None:
             batch = sequences(prompts, responses, device="cpu", context=64, flat=flat)
             (micro,) = micro_batches(batch, range(3), 4096)
             with torch.no_grad():
-                found.append(
-                    dict(zip(micro.rows.tolist(), run(model, micro).split(micro.response_mask.sum(1).tolist())))
-                )
+                rows = run(model, micro).split(micro.response_mask.sum(1).tolist())
+            found.append(dict(zip(micro.rows.tolist(), rows, strict=True)))
         for row in range(3):
             torch.testing.assert_close(found[0][row], found[1][row], atol=1e-5, rtol=1e-5)
 
