@@ -230,6 +230,20 @@ def _start_wandb(
     return run
 
 
+class Laps:
+    """Wall seconds of parts that follow one another, as metrics."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """`part` ends here, and began where the one before it ended."""
+        now = time.perf_counter()
+        self.metrics[f"time/{part}_s"] = now - self._last
+        self._last = now
+
+
 class Progress(Generic[Item]):
     """A bar on stderr with count, rate, time left and a few metrics; on a pipe or in a file, a plain line now and then.
 

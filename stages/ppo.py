@@ -7,20 +7,19 @@ All randomness is a function of seed and iteration, so a resumed run ends with t
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from rlhf import adapters, models
 from rlhf.ppo.engines.engine import open_engine
 from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
-from rlhf.ppo.experience import Roles, gold_scores, make_experience, pack, roll_out, score
+from rlhf.ppo.experience import Roles, make_experience, pack, roll_out, score
 from rlhf.ppo.order import seed_for
 from rlhf.ppo.setup import load_pretraining, load_prompts, load_roles
 from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.ppo.training import Training
 from rlhf.ppo.update import split_minibatches, update
-from rlhf.tracking import Progress, progress
+from rlhf.tracking import Laps, Progress, progress
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
@@ -60,11 +59,11 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
         for iteration in range(start, training.iterations):
             training.set_learning_rates(iteration)
             seed = seed_for(config.seed, "iteration", iteration)
-            clock = [time.perf_counter()]
+            laps = Laps()
 
             asked = prompts.take(iteration, ppo.batch_size, samples=ppo.samples_per_prompt)
             episodes = roll_out(roles, engine, asked, seed=seed)
-            clock.append(time.perf_counter())
+            laps.end("rollout")
 
             scores = score(roles, episodes, token_budget=ppo.micro_batch_tokens)
             experience = make_experience(
@@ -80,12 +79,11 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
                 rollout_logprobs=episodes.rollout_logprobs,
             )
             measured = experience.metrics()
-            over_budget = ppo.max_kl is not None and measured["objective/kl"] > ppo.max_kl
-            clock.append(time.perf_counter())
+            laps.end("experience")
 
             value_alone = iteration < ppo.value_warmup_iterations
             losses: dict[str, float] = {}
-            if not over_budget:
+            if not training.spent(measured["objective/kl"]):
                 losses = update(
                     training.policy if not value_alone else None,
                     training.value_model,
@@ -96,29 +94,21 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
                     pretraining=pretraining.take(iteration) if pretraining is not None else None,
                     ema=training.ema,
                 )
-            clock.append(time.perf_counter())
+            laps.end("update")
 
-            step = iteration + 1
             training.metrics = {
                 **measured,
-                **{f"objective/{name}": mean for name, mean in scores.means().items()},
+                **scores.metrics(),
+                **episodes.metrics(context.data.gold),
                 **losses,
-                "rollout/ended": sum(episodes.ended) / ppo.batch_size,
-                **training.learning_rates(),
-                "kl/coef": training.kl.coef,
-                "time/rollout_s": clock[1] - clock[0],
-                "time/experience_s": clock[2] - clock[1],
-                "time/update_s": clock[3] - clock[2],
+                **training.state_metrics(),
+                **laps.metrics,
             }
-            if ppo.max_kl is not None:
-                training.metrics["objective/over_max_kl"] = float(over_budget)
-            gold = gold_scores(context.data.gold, episodes)
-            if gold is not None:
-                training.metrics["objective/gold"] = sum(gold) / len(gold)
             if not value_alone:
                 training.kl.update(measured["objective/kl"], episodes=ppo.batch_size)
 
-            last = over_budget or step == training.iterations
+            step = iteration + 1
+            last = training.over_max_kl or step == training.iterations
             if last or (ppo.evaluate_every > 0 and step % ppo.evaluate_every == 0):
                 training.metrics |= evaluation(step)
             tracker.log(step, training.metrics)
@@ -127,14 +117,9 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
                     training.save(folder)
             bar.update()
             bar.show({name: measured[name] for name in ("objective/score", "objective/kl")})
-            if over_budget:
-                log.info(
-                    "ppo: objective/kl %.3g is over ppo.max_kl=%g; ended after %d of %d iterations",
-                    measured["objective/kl"],
-                    ppo.max_kl,
-                    iteration,
-                    training.iterations,
-                )
+            if training.over_max_kl:
+                spent = (ppo.max_kl, iteration, training.iterations)
+                log.info("ppo: objective/kl is over ppo.max_kl=%g; ended after %d of %d iterations", *spent)
                 break
 
     _save(context, roles, training)

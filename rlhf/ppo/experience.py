@@ -83,6 +83,11 @@ class Episodes:
     texts: list[str]  # responses as people and the gold judge read them
     rollout_logprobs: list[list[float]] | None = None  # of response_ids, as the sampler drew them; None: not asked
 
+    def metrics(self, gold: Callable[[Prompt, str], float] | None) -> dict[str, float]:
+        metrics = {"rollout/ended": sum(self.ended) / len(self.ended)}
+        known = gold_scores(gold, self)
+        return metrics if known is None else {**metrics, "objective/gold": sum(known) / len(known)}
+
 
 @dataclass(frozen=True)
 class Experience:

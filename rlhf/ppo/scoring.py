@@ -42,9 +42,9 @@ class Scores:
         """`score`, and `score_NAME` for every source."""
         return {"score": self.total.tolist()} | {f"score_{name}": row.tolist() for name, row in self.by_source.items()}
 
-    def means(self) -> dict[str, float]:
-        """`score_NAME` for every source, over the batch."""
-        return {f"score_{name}": float(row.mean()) for name, row in self.by_source.items()}
+    def metrics(self) -> dict[str, float]:
+        """The batch's mean score of every source."""
+        return {f"objective/score_{name}": float(row.mean()) for name, row in self.by_source.items()}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Training:
         self.kl = KLController(ppo.kl.coef, ppo.kl.target, ppo.kl.horizon)
         self.score_moments = RunningMoments() if ppo.scale_scores else None
         self.best = Best(roles.policy, ppo.kl.coef) if ppo.keep == Keep.best else None
+        self.over_max_kl = False  # the KL budget is spent, and the run is over
         self.metrics: dict[str, float] = {}  # of the last iteration
 
     def set_learning_rates(self, iteration: int) -> None:
@@ -57,10 +58,19 @@ class Training:
         self.score_moments.update(scores)
         return self.score_moments.std
 
-    def learning_rates(self) -> dict[str, float]:
-        """As metrics."""
+    def spent(self, kl: float) -> bool:
+        """Whether a measured KL, in nats a response, is over ppo.max_kl."""
+        self.over_max_kl = self.config.max_kl is not None and kl > self.config.max_kl
+        return self.over_max_kl
+
+    def state_metrics(self) -> dict[str, float]:
+        """Learning rates, the KL penalty's weight and, where there is a budget, whether it is spent."""
         names = {"policy": "optim/lr", "value_model": "optim/value_lr"}
-        return {names[role]: engine.lr for role, engine in self._engines().items()}
+        state = {names[role]: engine.lr for role, engine in self._engines().items()}
+        state["kl/coef"] = self.kl.coef
+        if self.config.max_kl is not None:
+            state["objective/over_max_kl"] = float(self.over_max_kl)
+        return state
 
     def _engines(self) -> dict[str, Engine]:
         engines = {"policy": self.policy, "value_model": self.value_model}
