@@ -98,7 +98,7 @@ def test_a_trained_reward_model_scores_words_by_their_utilities(tmp_path: Path) 
         held_out_rankings=word_rankings(words, utilities, 20, rng),
     )
     config = config_for(
-        base, epochs=4, batch_size=16, micro_batch_size_per_device=16, optim=OptimConfig(lr=5e-3, min_lr_ratio=0.0)
+        base, epochs=12, batch_size=16, micro_batch_size_per_device=16, optim=OptimConfig(lr=2e-3, min_lr_ratio=0.0)
     )
     context = make_context(tmp_path / "reward", config, {"policy": base}, data)
     stage.run(context)
