@@ -301,8 +301,8 @@ class OptimConfig:
 @dataclass
 class PretrainConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1.2e-3, warmup_ratio=0.02))
-    epochs: float = 1.0  # of a corpus that can be written as long as one likes, new text beats more passes
-    batch_size: int = 16  # sequences of sequence_length tokens a step; at equal tokens 16 learns far more here than 64
+    epochs: float = 1.0  # passes over the text
+    batch_size: int = 16  # sequences of sequence_length tokens a step
     sequence_length: int = 128
     bf16: bool = True  # bfloat16 autocast, float32 weights
     save_every: int = 2000  # steps
