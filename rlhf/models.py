@@ -280,16 +280,21 @@ def _mend_nf4_on_cpu(model: Any, path: str) -> None:
         module.support_avx512bf16_for_cpu = False
 
 
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
+def require_bitsandbytes(quantization: Quantization) -> None:
+    """Raises UserError where there is none to quantize with. Imports nothing heavy."""
     import importlib.util
 
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if quantization != Quantization.none and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"model.quantization={quantization.value} needs bitsandbytes, which is not installed; install it with "
             "`pip install bitsandbytes`, or set model.quantization=none."
         )
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    require_bitsandbytes(quantization)
     if quantization == Quantization.int8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -154,9 +154,7 @@ def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
     if distributed.world_size() > 1:
         _refuse_single_process_stages(stages)
-    _check_reward_fn(config, stages)
-    if StageName.ppo in stages:
-        require_installed(config.rollout)
+    _check_needs(config, stages)
     distributed.join(config.launch.device)
     place = Place(run_folder(config), job, swept_keys)
     for stage in stages:
@@ -175,10 +173,16 @@ def _refuse_single_process_stages(stages: Sequence[StageName]) -> None:
             )
 
 
-def _check_reward_fn(config: Config, stages: Sequence[StageName]) -> None:
-    """UserError now, before any stage of a chain has begun, if the function that PPO will call cannot be called."""
-    if config.ppo.reward_fn is not None and StageName.ppo in stages:
-        load_reward_fn(config.ppo.reward_fn)
+def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
+    """UserError now, before any stage of a chain has begun, for what one would find missing when its turn comes."""
+    from rlhf.models import require_bitsandbytes
+
+    if {StageName.sft, StageName.reward, StageName.ppo} & set(stages):
+        require_bitsandbytes(config.model.quantization)
+    if StageName.ppo in stages:
+        require_installed(config.rollout)
+        if config.ppo.reward_fn is not None:
+            load_reward_fn(config.ppo.reward_fn)
 
 
 def run_folder(config: Config) -> Path:
@@ -189,9 +193,7 @@ def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = 
     """Refuses what can be before anything loads: folders of another config and, unless told not to, missing parents."""
     place = Place(run_folder(config), job, swept_keys)
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
-    _check_reward_fn(config, stages)
-    if StageName.ppo in stages:
-        require_installed(config.rollout)
+    _check_needs(config, stages)
     if parents:
         find_parents(config, stages[0], place)
     for stage in stages:

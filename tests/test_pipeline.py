@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from rlhf.config import (
     JudgeConfig,
     JudgeName,
     LaunchConfig,
+    LoraConfig,
     PPOConfig,
+    Quantization,
     StageName,
 )
 from rlhf.errors import UserError
@@ -489,6 +492,21 @@ def test_a_function_that_cannot_be_called_is_refused_before_the_first_stage(worl
         pipeline.check(world.config("all", ppo={"reward_fn": "nowhere_at_all:score"}), parents=False)
     assert world.calls == []
     pipeline.run(world.config("sft", ppo={"reward_fn": "nowhere_at_all:score"}))
+
+
+def test_a_quantizer_that_is_not_there_is_refused_before_the_first_stage(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a)
+    )
+    config = world.config("all")
+    model = dataclasses.replace(config.model, lora=LoraConfig(r=4), quantization=Quantization.int8)
+    with pytest.raises(UserError, match=r"model\.quantization=int8 needs bitsandbytes"):
+        pipeline.run(dataclasses.replace(config, model=model))
+    assert world.calls == []
+    assert not world.folder("demo/sft").path.exists()
 
 
 def test_manifests_from_before_there_were_functions_are_still_skipped(world: World) -> None:
