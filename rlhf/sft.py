@@ -238,6 +238,7 @@ def build_trainer(
 ) -> ResponseTrainer:
     config = context.config
     select = config.sft.select_by
+    micro = config.sft.micro_batch_size_per_device
     arguments = training_arguments(
         config,
         config.sft.optim,
@@ -245,7 +246,7 @@ def build_trainer(
         checkpoints_dir=context.folder.checkpoints_dir,
         epochs=config.sft.epochs,
         batch_size=config.sft.batch_size,
-        micro_batch_size=config.sft.micro_batch_size_per_device,
+        micro_batch_size=micro,
         rows=len(rows),
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -253,7 +254,8 @@ def build_trainer(
         metric_for_best_model=None if select == SelectBy.last else _METRICS[select],
         greater_is_better=select == SelectBy.reward_model,
         prediction_loss_only=True,
-        pad_to_multiple_of=8,
+        # A batch of a multiple of 64 tokens: oneDNN builds a kernel for each new shape.
+        pad_to_multiple_of=max(64 // micro, 4),
         max_length=max_length(context, context_of(model.config)),
         packing=config.sft.packing,
         eval_packing=False,

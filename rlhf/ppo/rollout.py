@@ -17,6 +17,7 @@ from rlhf.config import RolloutConfig
 from rlhf.data.encoding import context_of
 from rlhf.data.records import Prompt, Sampler
 from rlhf.errors import UserError
+from rlhf.models import ROW_MULTIPLE, round_up
 from rlhf.rl.logprobs import token_logprobs
 from rlhf.tracking import Progress
 from rlhf.tracking import progress as progress_bar
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from rlhf.data.templates import ChatTemplate
 
 # Finished rows leave the batch when this share of it has finished: not at once, for leaving costs a copy of the cache.
+# Some stay, to make a multiple of ROW_MULTIPLE: oneDNN builds a kernel for each new size of a batch.
 DROP_FINISHED_AT = 0.2
 # Rows per prefill: sorted by length, so that short prompts are not padded to the batch's longest.
-PREFILL_ROWS = 64
+PREFILL_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Rollout:
 def generate(
     model: PreTrainedModel,
     prompt_ids: Sequence[Sequence[int]],
+    rows: Sequence[int] | None = None,
     *,
     eos_token_id: int,
     pad_token_id: int,
@@ -53,6 +56,7 @@ def generate(
 ) -> Rollout:
     """One response for each prompt, drawn from softmax(logits / config.temperature) in float32.
 
+    rows: the prompts to answer, by their places in `prompt_ids`, where not all; the responses are in their order.
     Every prompt has its own stream of uniform numbers, fixed by `generator_seed` and its place in `prompt_ids`; token t
     is the inverse of the cumulative distribution at the stream's t-th number. So neither batching nor the dropping of
     finished rows changes what is drawn, beyond rounding. The model's own generation_config is never read.
@@ -69,6 +73,8 @@ def generate(
     assert all(len(ids) > 0 for ids in prompt_ids), "a prompt has at least one token"
     generator = torch.Generator().manual_seed(generator_seed)
     uniforms = torch.rand((len(prompt_ids), config.max_new_tokens), generator=generator, dtype=torch.float64)
+    if rows is not None:
+        prompt_ids, uniforms = [prompt_ids[row] for row in rows], uniforms[list(rows)]
     by_length = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]), reverse=True)
     responses: list[list[int]] = [[] for _ in prompt_ids]
     responses_logprobs: list[list[float]] | None = [[] for _ in prompt_ids] if logprobs else None
@@ -77,22 +83,22 @@ def generate(
     )
     with _evaluating(model), bar:
         for start in range(0, len(by_length), config.batch_size):
-            rows = by_length[start : start + config.batch_size]
+            batch = by_length[start : start + config.batch_size]
             tokens, batch_logprobs = _decode(
                 model,
-                [prompt_ids[i] for i in rows],
-                uniforms[rows],
+                [prompt_ids[i] for i in batch],
+                uniforms[batch],
                 eos_token_id=eos_token_id,
                 pad_token_id=pad_token_id,
                 temperature=config.temperature,
                 logprobs=logprobs,
             )
-            for row, sampled in zip(rows, tokens.tolist(), strict=True):
+            for row, sampled in zip(batch, tokens.tolist(), strict=True):
                 responses[row] = sampled[: sampled.index(eos_token_id) + 1] if eos_token_id in sampled else sampled
             if responses_logprobs is not None:
-                for row, drawn in zip(rows, batch_logprobs.tolist(), strict=True):
+                for row, drawn in zip(batch, batch_logprobs.tolist(), strict=True):
                     responses_logprobs[row] = drawn[: len(responses[row])]
-            bar.update(len(rows))
+            bar.update(len(batch))
     return Rollout(responses, [ids[-1] == eos_token_id for ids in responses], responses_logprobs)
 
 
@@ -163,8 +169,9 @@ def _decode(
         count = int(finished.sum())
         if count == len(rows) or step + 1 == new_tokens:
             break
-        if count >= DROP_FINISHED_AT * len(rows):
-            keep = (~finished).nonzero()[:, 0]
+        left = round_up(len(rows) - count, ROW_MULTIPLE)
+        if count >= DROP_FINISHED_AT * len(rows) and left < len(rows):
+            keep = finished.int().argsort(stable=True)[:left].sort().values
             cache.batch_select_indices(keep)
             rows, tokens, mask, finished = rows[keep], tokens[keep], mask[keep], finished[keep]
         logits = model(

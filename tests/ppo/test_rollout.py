@@ -90,6 +90,8 @@ def test_batching_prefill_parts_and_dropping_rows_change_no_token(
     model = tiny_model(architecture)
     together = run(model, PROMPTS * 4, batch_size=256)
     assert run(model, PROMPTS * 4, batch_size=1) == together
+    monkeypatch.setattr(rollout, "ROW_MULTIPLE", 1)
+    assert run(model, PROMPTS * 4, batch_size=256) == together
     monkeypatch.setattr(rollout, "PREFILL_ROWS", 2)
     assert run(model, PROMPTS * 4, batch_size=256) == together
     monkeypatch.setattr(rollout, "DROP_FINISHED_AT", 2.0)
