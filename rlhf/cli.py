@@ -77,7 +77,7 @@ _COMMON_KEYS = (
         "ppo.kl.coef",
         "ppo.ptx.coef",
     ),
-    *("rollout.temperature", "rollout.max_new_tokens", "launch.device"),
+    *("rollout.temperature", "rollout.max_new_tokens", "launch.device", "launch.gpus_per_node"),
 )
 
 
@@ -191,8 +191,10 @@ def task(composed: Any) -> None:
 def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
     """Runs the pipeline; returns the exit status and, on a failure, one line that says what happened."""
     quiet_libraries(config)
-    from rlhf import pipeline
+    from rlhf import launcher, pipeline
 
+    if launcher.needed(config):
+        return launcher.run(config, job, swept)
     return run_guarded(lambda: pipeline.run(config, job, swept))
 
 

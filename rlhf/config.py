@@ -153,6 +153,10 @@ class LaunchConfig:
     device: Device = Device.auto
     threads: int | None = None  # CPU threads of torch; None: one a core
     float32_matmul: Float32Matmul = Float32Matmul.auto  # how exact products of float32 matrices are
+    gpus_per_node: int = 1  # processes to start here, one a GPU; on a CPU processes alike; ignored under torchrun
+
+    def __post_init__(self) -> None:
+        _require_positive("launch", gpus_per_node=self.gpus_per_node)
 
 
 @dataclass
@@ -605,8 +609,8 @@ def _divisors_near(total: int, wanted: int) -> str:
     return f"{below} or {above}"
 
 
-# vLLM takes any temperature below this for this one.
-_VLLM_MIN_TEMPERATURE = 0.01
+# vLLM takes any temperature below the first for the first, and refuses one above the second.
+_VLLM_MIN_TEMPERATURE, _VLLM_MAX_TEMPERATURE = 0.01, 2.0
 
 
 @dataclass
@@ -646,6 +650,12 @@ class RolloutConfig:
             or self.engine not in (RolloutEngineName.vllm, RolloutEngineName.vllm_server),
             f"rollout.temperature is {self.temperature}, which vLLM would raise to {_VLLM_MIN_TEMPERATURE}; use that "
             "or more, or rollout.engine=hf.",
+        )
+        _require(
+            self.temperature <= _VLLM_MAX_TEMPERATURE
+            or self.engine not in (RolloutEngineName.vllm, RolloutEngineName.vllm_server),
+            f"rollout.temperature is {self.temperature}, which vLLM refuses; use {_VLLM_MAX_TEMPERATURE} or less, or "
+            "rollout.engine=hf.",
         )
 
 

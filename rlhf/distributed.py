@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhf.config import Device
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 # Other ranks wait while the first one compares or writes a large model, which takes longer than torch's ten minutes.
 _TIMEOUT = timedelta(hours=12)
+_BUCKET_NUMBERS = 2**24
 
 
 def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main_process() -> bool:
     """Whether this process writes files and talks; torchrun and DeepSpeed set RANK, a plain run does not."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def join(device: Device) -> None:
@@ -58,8 +67,63 @@ def from_main(compute: Callable[[], Result]) -> Result:
     return box[0]
 
 
+def from_every_rank(value: Result) -> list[Result]:
+    """Each rank's value, in the order of ranks, on every rank."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def barrier() -> None:
     if world_size() > 1:
         import torch.distributed as dist
 
         dist.barrier()
+
+
+# Work on a batch that all ranks know: each does its share of the rows, and all get the whole of the results.
+
+
+def share(rows: Sequence[Item]) -> list[Item]:
+    """This rank's of `rows`, every world-size-th; all of them together are each row once."""
+    return list(rows[rank() :: world_size()])
+
+
+def whole(own: Sequence[Item], count: int) -> list[Item]:
+    """The `count` results in their order, of which `own` are those of this rank's share."""
+    shares = from_every_rank(list(own))
+    return [shares[i % world_size()][i // world_size()] for i in range(count)]
+
+
+def sum_over_ranks(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over ranks: the same bits on every rank."""
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    kinds: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for alike in kinds.values():
+        for bucket in _buckets(alike):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            dist.all_reduce(flat)
+            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Runs of tensors that are sent as one: few messages, and no second copy of a whole model's gradients."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > _BUCKET_NUMBERS:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlhf import distributed
 from rlhf.config import Device, LaunchConfig, ModelConfig, OptimConfig, ZeroConfig
 from rlhf.errors import UserError
 
@@ -50,7 +51,7 @@ def lr_factor(step: int, total_steps: int, *, min_lr_ratio: float, warmup_steps:
 
 
 class Engine:
-    """A model with AdamW in float32, on one process.
+    """A model with AdamW in float32, whole on every rank; `step` sums the gradients over ranks.
 
     Weights that are not float32 get float32 master copies: at a learning rate of 1e-6, bfloat16 would round most
     updates away. Weight decay falls on matrices alone, not on biases, norms and other vectors.
@@ -59,7 +60,9 @@ class Engine:
 
     def __init__(self, model: nn.Module, optim: OptimConfig, zero: ZeroConfig) -> None:
         if zero.stage > 0:
-            raise UserError(f"zero.stage={zero.stage} shards over processes, this stage runs on one; use zero=none.")
+            raise UserError(
+                f"zero.stage={zero.stage} shards over processes, which this stage does not do yet; use zero=none."
+            )
         self.model = model
         self.optim = optim
         self.names, self.parameters = zip(
@@ -102,6 +105,7 @@ class Engine:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if master is not parameter:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
+        self._sum_gradients()
         limit = self.optim.max_grad_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.masters, limit, foreach=True))
         if not math.isfinite(norm):
@@ -114,6 +118,15 @@ class Engine:
                     parameter.copy_(master)
         self.clear()
         return norm
+
+    def _sum_gradients(self) -> None:
+        """Every rank's gradients are of its share of the rows, divided by what is counted over all ranks."""
+        if distributed.world_size() == 1:
+            return
+        for master in self.masters:
+            if master.grad is None:  # a rank without a row in this step
+                master.grad = torch.zeros_like(master)
+        distributed.sum_over_ranks(*(master.grad for master in self.masters if master.grad is not None))
 
     def clear(self) -> None:
         """Forget this step's gradients."""

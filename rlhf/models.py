@@ -465,6 +465,16 @@ def unwrap_lora(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def stored_state_dict(model: Any) -> dict[str, Tensor]:
+    """`merged_state_dict` under the names that `save_pretrained` writes, which are what other programs know.
+
+    Some models are called otherwise in memory: GPT-NeoX's head is `lm_head` there and `embed_out` on disk.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(unwrap_lora(model), merged_state_dict(model))
+
+
 def merged_state_dict(model: Any) -> dict[str, Tensor]:
     """Weights under the plain model's names, adapters added in, none quantized; the model itself is left alone."""
     if not hasattr(model, "peft_config"):

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf import __version__, distributed
+from rlhf.allocator import keep_freed_memory
 from rlhf.artifacts import (
     StageFolder,
     describe_model,
@@ -56,7 +57,7 @@ log = logging.getLogger("rlhf")
 CHAIN = (StageName.sft, StageName.reward, StageName.ppo, StageName.compare)  # what stage=all means
 _ORDER = (StageName.pretrain, *CHAIN)
 
-_SINGLE_PROCESS = (StageName.pretrain, StageName.ppo)
+_SINGLE_PROCESS = (StageName.pretrain,)
 
 _SAMPLING = ("rollout.temperature", "rollout.max_new_tokens", "rollout.batch_size")  # without PPO's rollout.engine
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
@@ -169,7 +170,7 @@ def _refuse_single_process_stages(stages: Sequence[StageName]) -> None:
         if stage in _SINGLE_PROCESS:
             raise UserError(
                 f"stage={stage.value} runs in one process, and WORLD_SIZE is {distributed.world_size()}; start it "
-                "without torchrun, and of the others stage=sft and stage=reward with it."
+                "without torchrun, and of the others stage=sft, stage=reward and stage=ppo with it."
             )
 
 
@@ -620,6 +621,7 @@ def prepare_torch(config: Config) -> None:
     on_cpu = config.launch.device == Device.cpu or not torch.cuda.is_available()
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to find out
+        keep_freed_memory()
     precision = config.launch.float32_matmul
     if precision == Float32Matmul.auto:
         # Medium routes a CPU's float32 products to oneDNN: 1.6x faster, and the logits agree to 8e-6.

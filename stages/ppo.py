@@ -10,6 +10,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from rlhf import adapters, models
+from rlhf.distributed import barrier, is_main_process
+from rlhf.evaluation.text_loss import held_out_blocks, text_loss
 from rlhf.ppo.engines.engine import open_engine
 from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
@@ -41,12 +43,16 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
     config, ppo, tracker = context.config, context.config.ppo, context.tracker
     prompts = load_prompts(context, roles)
     pretraining = load_pretraining(context, roles)
+    held_out_text = held_out_blocks(context.data, roles.tokenizer, roles.policy)
     training = Training(roles, config)
     start = _resume(context, training)
 
     def evaluation(step: int) -> dict[str, float]:
         with training.evaluated_policy():
             metrics, rows = evaluate(roles, engine, prompts.held_out, context.data.gold, config)
+            if held_out_text is not None:
+                budget = ppo.micro_batch_tokens
+                metrics["eval/text_loss"] = text_loss(roles.policy, held_out_text, token_budget=budget)
             if training.best is not None:
                 training.best.offer(step, metrics)
         tracker.samples(step, rows)
@@ -113,8 +119,10 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
                 training.metrics |= evaluation(step)
             tracker.log(step, training.metrics)
             if last or step % ppo.save_every == 0:
-                with context.folder.checkpoint(step) as folder:
-                    training.save(folder)
+                if is_main_process():  # every rank has the same to save
+                    with context.folder.checkpoint(step) as folder:
+                        training.save(folder)
+                barrier()
             bar.update()
             bar.show({name: measured[name] for name in ("objective/score", "objective/kl")})
             if training.over_max_kl:
@@ -122,7 +130,8 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
                 log.info("ppo: objective/kl is over ppo.max_kl=%g; ended after %d of %d iterations", *spent)
                 break
 
-    _save(context, roles, training)
+    if is_main_process():
+        _save(context, roles, training)
     return training.metrics | (training.best.metrics if training.best is not None else {})
 
 

@@ -55,6 +55,10 @@ class ListSource:
     def texts(self, split: Split) -> list[str]:
         return self.documents
 
+    @property
+    def has_texts(self) -> bool:
+        return bool(self.documents)
+
     def fingerprint(self) -> dict[str, Any]:
         return {"source": "lists"}
 

@@ -250,13 +250,12 @@ def test_reward_model_with_another_tokenizer_or_template_is_refused(world: World
     assert world.folder("demo/ppo").complete
 
 
-@pytest.mark.parametrize("stage", ["ppo", "all"])
 def test_stage_that_cannot_share_its_work_refuses_several_processes(
-    world: World, monkeypatch: pytest.MonkeyPatch, stage: str
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="stage=ppo runs in one process, and WORLD_SIZE is 2"):
-        pipeline.run(world.config(stage))
+    with pytest.raises(UserError, match="stage=pretrain runs in one process, and WORLD_SIZE is 2"):
+        pipeline.run(world.config("pretrain"))
     assert world.calls == []
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rlhf.config import OnBadRow
+from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
 
 
@@ -17,6 +18,7 @@ class BadRows:
     """
 
     def __init__(self, policy: OnBadRow, path: Path | None, *, append: bool = False) -> None:
+        path = path if is_main_process() else None  # all ranks find the same rows
         self.policy = policy
         self.path = path
         self.count = 0

@@ -72,6 +72,11 @@ class DataSource(Protocol):
         ...
 
     @property
+    def has_texts(self) -> bool:
+        """Whether `texts` are documents of their own, rather than demonstrations written out."""
+        ...
+
+    @property
     def gold(self) -> Callable[[Prompt, str], float] | None:
         """The noise-free score of a response, from 0 (worst) to 1; None when the source has no such judge."""
         ...

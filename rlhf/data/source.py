@@ -75,6 +75,10 @@ class FileSource:
             return self._some("texts", [t for t in self._records.texts if self._belongs(t, split)], split)
         return ["\n\n".join([*(m.content for m in d.prompt.messages), d.response]) for d in self.demonstrations(split)]
 
+    @property
+    def has_texts(self) -> bool:
+        return bool(self._records.texts)
+
     def fingerprint(self) -> dict[str, Any]:
         rows = {name: len(records) for name, records in vars(self._records).items() if records}
         return {"source": self.name, "rows": rows, **self._read}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from rlhf import distributed
 from rlhf.config import Advantage, KLPlacement, PPOConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
@@ -131,23 +132,32 @@ class Experience:
 
 
 def roll_out(roles: Roles, engine: RolloutEngine, prompts: Sequence[EncodedPrompt], *, seed: int) -> Episodes:
-    """One response of the policy, as it is now, to each prompt."""
+    """One response of the policy, as it is now, to each prompt. Every rank draws its share, and gets all of them."""
     engine.sync(roles.policy)  # here and nowhere else, so that no caller can forget it
-    rollout = engine.generate([prompt.ids for prompt in prompts], seed=seed)
-    texts = [roles.template.decode(ids) for ids in rollout.response_ids]
-    return Episodes(list(prompts), rollout.response_ids, rollout.ended, texts, rollout.logprobs)
+    rows = distributed.share(range(len(prompts)))
+    own = engine.generate([prompt.ids for prompt in prompts], rows, seed=seed)
+    response_ids = distributed.whole(own.response_ids, len(prompts))
+    ended = distributed.whole(own.ended, len(prompts))
+    logprobs = None if own.logprobs is None else distributed.whole(own.logprobs, len(prompts))
+    texts = [roles.template.decode(ids) for ids in response_ids]
+    return Episodes(list(prompts), response_ids, ended, texts, logprobs)
 
 
 def score(roles: Roles, episodes: Episodes, *, token_budget: int) -> Scores:
-    """What the responses are worth to the reward models and the function that score them."""
-    return roles.scorer(
+    """What the responses are worth to the reward models and the function; every rank asks about its share."""
+    own = roles.scorer(
         roles.template,
-        episodes.prompts,
-        episodes.response_ids,
-        episodes.texts,
+        distributed.share(episodes.prompts),
+        distributed.share(episodes.response_ids),
+        distributed.share(episodes.texts),
         token_budget=token_budget,
         device=roles.device,
     )
+
+    def of_all(scores: Tensor) -> Tensor:
+        return torch.tensor(distributed.whole(scores.tolist(), len(episodes.texts)), device=roles.device)
+
+    return Scores(of_all(own.total), {name: of_all(scores) for name, scores in own.by_source.items()})
 
 
 def gold_scores(gold: Callable[[Prompt, str], float] | None, episodes: Episodes) -> list[float] | None:
@@ -179,10 +189,11 @@ def logprobs_of(model: Any, micro: MicroBatch, temperature: float) -> Tensor:
 def kl_to_reference(roles: Roles, batch: Sequences, *, temperature: float, token_budget: int) -> Tensor:
     """k1 summed over each response, (batch,) float32, in nats."""
     kl = torch.zeros_like(batch.response_mask, dtype=torch.float32)
-    for micro in micro_batches(batch, range(len(batch.lengths)), token_budget):
+    for micro in micro_batches(batch, distributed.share(range(len(batch.lengths))), token_budget):
         logprobs = logprobs_of(roles.policy, micro, temperature)
         with roles.reference.model() as reference:
             _put(kl, micro, k1(logprobs, logprobs_of(reference, micro, temperature)))
+    distributed.sum_over_ranks(kl)
     return masked_sums(kl, batch.response_mask)
 
 
@@ -202,6 +213,8 @@ def make_experience(
 ) -> Experience:
     """Log-probs, values, rewards, advantages and returns of a batch, one forward pass of each model.
 
+    `batch`, `scores` and `ended` are of all ranks, and so is what comes back; each rank runs its share of the passes.
+
     score_std:        what scores are divided by; None leaves them.
     rollout_logprobs: the sampler's, row by row; read where config.rollout_correction_cap is on.
 
@@ -212,7 +225,7 @@ def make_experience(
         torch.zeros_like(batch.response_mask, dtype=torch.float32) for _ in range(4)
     )
     for rows in minibatches:
-        for micro in micro_batches(batch, rows, config.micro_batch_tokens):
+        for micro in micro_batches(batch, distributed.share(rows), config.micro_batch_tokens):
             logits = response_logits(roles.policy, micro)
             _put(old_logprobs, micro, token_logprobs(logits, micro.response_ids, temperature=temperature))
             _put(entropies, micro, entropy(logits, temperature=temperature))
@@ -220,6 +233,9 @@ def make_experience(
                 _put(ref_logprobs, micro, logprobs_of(reference, micro, temperature))
             if roles.value_model is not None:
                 _put(values, micro, response_values(roles.value_model, micro))
+    # Every row has its numbers from one rank and zeros from the others: from here on all ranks know the whole batch,
+    # and whatever is whitened, averaged or decided is so over all of it.
+    distributed.sum_over_ranks(old_logprobs, ref_logprobs, values, entropies)
     adjusted = adjusted_scores(
         scores,
         torch.tensor(ended, device=scores.device),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlhf import distributed
 from rlhf.config import KLPlacement, LossMean, PPOConfig
 from rlhf.engine import Engine, NonFiniteLossError
 from rlhf.ppo.batching import MicroBatch, micro_batches, response_logits, response_values
@@ -94,7 +95,10 @@ def _accumulate(
     config: PPOConfig,
     temperature: float,
 ) -> dict[str, float]:
-    """Add one minibatch's gradients, micro-batch by micro-batch, each divided by the whole minibatch's tokens."""
+    """Add the gradients of this rank's share of a minibatch, each divided by the whole minibatch's tokens.
+
+    The metrics are the whole minibatch's, on every rank.
+    """
     batch = experience.batch
     count = int(batch.response_mask[rows].sum())
     weights = None
@@ -102,7 +106,7 @@ def _accumulate(
         weights = sequence_weights(batch.response_mask, mean_length=count / len(rows))
     sums: dict[str, Tensor] = {}
     ratios: list[float] = []
-    for micro in micro_batches(batch, rows, config.micro_batch_tokens):
+    for micro in micro_batches(batch, distributed.share(rows), config.micro_batch_tokens):
         parts: dict[str, Tensor] = {}
         if policy is not None:
             parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count, weights)
@@ -110,8 +114,11 @@ def _accumulate(
         if value_model is not None:
             parts |= _accumulate_value(value_model, experience, micro, config, count)
         sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
-    metrics = {name: float(total) for name, total in sums.items()}
-    return metrics | ({"policy/ratio_max": max(ratios)} if ratios else {})
+    own = {name: float(total) for name, total in sums.items()}
+    every = distributed.from_every_rank((own, max(ratios, default=0.0)))
+    names = dict.fromkeys(name for metrics, _ in every for name in metrics)  # a rank may have had no row
+    metrics = {name: sum(of_rank.get(name, 0.0) for of_rank, _ in every) for name in names}
+    return metrics | ({"policy/ratio_max": max(largest for _, largest in every)} if policy is not None else {})
 
 
 def _accumulate_policy(
@@ -198,12 +205,13 @@ def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: i
     """
     rows_at_once = max(1, token_budget // text.shape[1])
     total = 0.0
-    for part in text.split(rows_at_once):
+    own = text[distributed.rank() :: distributed.world_size()]
+    for part in own.split(rows_at_once) if len(own) else ():
         logits: Any = policy.model(input_ids=part, use_cache=False).logits[:, :-1].float()
         loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()) * (len(part) / len(text))
         policy.backward(coef * loss)
         total += float(loss.detach())
-    return total
+    return sum(distributed.from_every_rank(total))
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:

@@ -70,6 +70,10 @@ class SandboxSource:
             return list(corpus.documents(self.world, self.config.pretraining_documents, "train"))
         return list(corpus.documents(self.world, EVALUATION_DOCUMENTS, "evaluation"))
 
+    @property
+    def has_texts(self) -> bool:
+        return True
+
     def fingerprint(self) -> dict[str, Any]:
         described = json.dumps({"format": FORMAT, "seed": self.seed, **asdict(self.config)}, sort_keys=True)
         rows = {

@@ -60,6 +60,10 @@ class ToySource:
         return [" ".join(WORDS[i % 7 :]) for i in range(60)]
 
     @property
+    def has_texts(self) -> bool:
+        return True
+
+    @property
     def gold(self) -> Callable[[Prompt, str], float] | None:
         return lambda prompt, text: float("e" in text)
 

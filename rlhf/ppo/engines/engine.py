@@ -24,8 +24,11 @@ class RolloutEngine(Protocol):
     def sync(self, policy: Any) -> None:
         """Make the next responses those of `policy` with the weights it has now."""
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
-        """One response a prompt, in their order; the same for the same weights, prompts and seed, up to rounding.
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
+        """One response to each of these rows of prompt_ids, in their order; None: to all.
+
+        The same for the same weights, prompts, rows and seed, up to rounding. But for `paged`, what is drawn for a row
+        does not depend on the rows beside it: ranks that share a batch draw what one process would.
 
         Prompts leave room for rollout.max_new_tokens in the model's context.
         """

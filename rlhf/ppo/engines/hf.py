@@ -20,10 +20,11 @@ class HFEngine:
     def sync(self, policy: Any) -> None:
         self._policy = policy  # sampled from directly: no copy that could go stale
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
         return generate(
             self._policy,
             prompt_ids,
+            rows,
             eos_token_id=self._eos_token_id,
             pad_token_id=self._pad_token_id,
             config=self._config,

@@ -34,7 +34,10 @@ class PagedEngine:
         self._policy = policy  # sampled from directly; its cache lives for one `generate`, so no keys go stale
 
     @torch.no_grad()
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
+        if rows is not None:
+            # One stream of random numbers serves all prompts of a call, so each rank needs its own.
+            prompt_ids, seed = [prompt_ids[row] for row in rows], seed + min(rows, default=0)
         model = unwrap_lora(self._policy)
         with _paged_attention(model), _own_random_numbers(model.device):
             manager = model.init_continuous_batching(

@@ -15,7 +15,7 @@ import torch
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.models import merged_state_dict, resolve_model_path
+from rlhf.models import resolve_model_path, stored_state_dict
 from rlhf.ppo.engines.vllm_sampling import request_seeds, sampling_fields
 from rlhf.ppo.rollout import Rollout
 
@@ -57,23 +57,31 @@ class VLLMEngine:
             )
         except (ValueError, RuntimeError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"rollout.engine=vllm does not start: {reason}") from error
+            hint = ""
+            if "cache" in reason.lower():  # vLLM names settings of its own, which are not ours
+                gib = config.rollout.vllm.kv_cache_gib
+                hint = f" rollout.vllm.kv_cache_gib is {gib:g}; a response of {longest} tokens needs more."
+            raise UserError(f"rollout.engine=vllm does not start: {reason}{hint}") from error
 
     def sync(self, policy: Any) -> None:
-        weights = merged_state_dict(policy)
+        weights = stored_state_dict(policy)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
         # Keys and values of prompts seen before belong to the old weights.
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, which belongs to weights that are gone.")
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
         from vllm import SamplingParams
 
+        rows = range(len(prompt_ids)) if rows is None else rows
+        seeds = request_seeds(seed, len(prompt_ids))
         asked = [
-            SamplingParams(**sampling_fields(self._config, eos_token_id=self._eos_token_id, seed=own), detokenize=False)
-            for own in request_seeds(seed, len(prompt_ids))
+            SamplingParams(
+                **sampling_fields(self._config, eos_token_id=self._eos_token_id, seed=seeds[row]), detokenize=False
+            )
+            for row in rows
         ]
-        prompts = [{"prompt_token_ids": list(ids)} for ids in prompt_ids]
+        prompts = [{"prompt_token_ids": list(prompt_ids[row])} for row in rows]
         outputs = self._llm.generate(prompts, asked, use_tqdm=False)
         responses = [list(output.outputs[0].token_ids) for output in outputs]
         logprobs = [

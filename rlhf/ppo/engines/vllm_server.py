@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rlhf import distributed
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.models import save_model, torch_dtype
@@ -39,6 +40,11 @@ class VLLMServerEngine:
         self._requests = ThreadPoolExecutor(config.rollout.batch_size)
 
     def sync(self, policy: Any) -> None:
+        if distributed.is_main_process():  # the ranks share the server
+            self._hand_over(policy)
+        distributed.barrier()
+
+    def _hand_over(self, policy: Any) -> None:
         save_model(policy, self._tokenizer, self._weights, dtype=self._dtype)
         call = {"method": "reload_weights", "kwargs": {"weights_path": str(self._weights.absolute())}}
         self._post("collective_rpc", call, hint=f"it must be able to read {self._weights.absolute()}")
@@ -46,9 +52,12 @@ class VLLMServerEngine:
         if not self._post("reset_prefix_cache", {})["success"]:
             raise RuntimeError("The vLLM server kept its prefix cache, which belongs to weights that are gone.")
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
         # One request a prompt: all prompts of one request would be drawn with the same random numbers.
-        choices = list(self._requests.map(self._complete, prompt_ids, request_seeds(seed, len(prompt_ids))))
+        rows = range(len(prompt_ids)) if rows is None else rows
+        seeds = request_seeds(seed, len(prompt_ids))
+        asked = [prompt_ids[row] for row in rows]
+        choices = list(self._requests.map(self._complete, asked, [seeds[row] for row in rows]))
         responses = [list(choice["token_ids"]) for choice in choices]
         logprobs = [list(choice["logprobs"]["token_logprobs"]) for choice in choices]
         assert [*map(len, responses)] == [*map(len, logprobs)], "a log-prob a token"

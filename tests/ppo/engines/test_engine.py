@@ -49,7 +49,7 @@ class FakeEngine:
         self.calls.append("sync")
         self.weights.append(next(iter(policy.parameters())).detach().clone())
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> Rollout:
+    def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
         if len(self.seeds) == self.fail_at:
             raise RuntimeError("out of memory")
         self.calls.append("generate")

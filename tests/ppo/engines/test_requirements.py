@@ -113,6 +113,8 @@ def test_a_url_without_its_scheme_is_refused() -> None:
 
 
 def test_a_temperature_that_vllm_would_raise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rollout.temperature is 2.5, which vLLM refuses; use 2.0 or less"):
+        RolloutConfig(engine=RolloutEngineName.vllm, temperature=2.5)
     with pytest.raises(ValueError, match=r"rollout.temperature is 0.001, which vLLM would raise to 0.01"):
         RolloutConfig(engine=RolloutEngineName.vllm, temperature=0.001)
     RolloutConfig(engine=RolloutEngineName.paged, temperature=0.001)

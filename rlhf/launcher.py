@@ -1,0 +1,96 @@
+"""Several processes for one job on this machine, by torchrun's own launcher (torch.distributed.elastic).
+
+A process that torchrun, `accelerate launch` or DeepSpeed's launcher started finds WORLD_SIZE and starts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlhf.config import Config
+from rlhf.errors import UserError
+
+_INTERRUPTED = 130
+
+
+def needed(config: Config) -> bool:
+    """Whether the job is for several processes, and this is none of them."""
+    return config.launch.gpus_per_node > 1 and "WORLD_SIZE" not in os.environ
+
+
+def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
+    """The job on launch.gpus_per_node processes; exit status and message of the first that failed, else of rank 0.
+
+    When one ends badly the others are stopped. Raises UserError where there are fewer GPUs than processes.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from rlhf.engine import pick_device
+
+    count = config.launch.gpus_per_node
+    if pick_device(config.launch).type == "cuda" and torch.cuda.device_count() < count:
+        raise UserError(
+            f"launch.gpus_per_node={count}, and this machine has {torch.cuda.device_count()}; lower it, or use "
+            "launch.device=cpu."
+        )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say themselves what went wrong
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"rlhf-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,  # a resumed stage is exact, and a person should see why it stopped
+        monitor_interval=0.5,
+        start_method="spawn",
+    )
+    with tempfile.TemporaryDirectory(prefix="rlhf-ranks-") as folder:
+        try:
+            elastic_launch(settings, _rank)(config, job, swept, folder)
+        except ChildFailedError as error:
+            # What ranks say themselves: the one that failed first makes the others fail, all within one look at them.
+            said = [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in Path(folder).glob("*.json")]
+            killed = error.get_first_failure()[1].local_rank
+            because = "was killed or crashed without a word; too little memory is the usual reason"
+            first = min(said, key=lambda failure: failure.when, default=Failure(killed, 1, because, 0.0))
+            if not any(failure.rank == 0 and failure.message == first.message for failure in said):
+                print(f"rlhf: rank {first.rank}: {first.message}", file=sys.stderr)
+            return first.status, first.message
+        return 0, ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a rank ended."""
+
+    rank: int
+    status: int  # its exit status
+    message: str
+    when: float  # seconds since the epoch
+
+
+def _rank(config: Config, job: str | None, swept: tuple[str, ...], folder: str) -> None:
+    """What each process does. One that fails must not return: the others would wait for it in their next reduction."""
+    from rlhf.cli import run_job
+
+    try:
+        status, message = run_job(config, job, swept)
+    except KeyboardInterrupt:
+        status, message = _INTERRUPTED, "interrupted"
+    if status:
+        failure = Failure(int(os.environ["LOCAL_RANK"]), status, message, time.time())
+        (Path(folder) / f"{failure.rank}.json").write_text(json.dumps(asdict(failure)), encoding="utf-8")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

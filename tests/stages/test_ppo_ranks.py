@@ -1,0 +1,103 @@
+"""PPO on several processes: the same episodes, numbers and weights as on one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config import (
+    Advantage,
+    Config,
+    KLConfig,
+    KLPlacement,
+    LoraConfig,
+    ModelConfig,
+    PtxConfig,
+    ValueHead,
+)
+from tests.ranks import run_ranks
+from tests.stages import test_ppo
+from tests.stages.test_ppo import logged, run, settings, weights
+
+parents = test_ppo.parents  # the fixture
+
+RICH: dict[str, Any] = {
+    "episodes": 45,
+    "batch_size": 15,
+    "num_minibatches": 3,  # of 5 rows: ranks get different numbers of them
+    "ema_decay": 0.9,
+    "value_warmup_iterations": 1,
+    "scale_scores": True,
+    "whiten_rewards": True,
+    "kl": KLConfig(coef=0.1, target=2.0, horizon=50),
+    "ptx": PtxConfig(0.5, 0.2, 8),
+    "micro_batch_tokens": 64,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "rich": RICH,
+    "group": {
+        "episodes": 32,
+        "advantage": Advantage.group,
+        "samples_per_prompt": 4,
+        "kl": KLConfig(coef=0.1, placement=KLPlacement.loss),
+        "target_kl": 0.02,
+        "entropy_coef": 0.01,
+    },
+    "shared": {"episodes": 32, "value_head": ValueHead.shared},
+}
+
+
+def run_on(ranks: int, config: Config, models: dict[str, Path], folder: Path, *, resume: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = folder.with_suffix(".pickle")
+    arguments.write_bytes(pickle.dumps((config, models, folder, resume)))
+    run_ranks(ranks, ["-m", "tests.stages.ppo_rank", str(arguments)])
+
+
+def assert_same(one: Path, other: Path) -> None:
+    rows, others = logged(one), logged(other)
+    assert len(rows) == len(others)
+    for row, expected in zip(others, rows, strict=True):
+        named = {name for name in expected if not name.startswith("time/")}
+        assert named == {name for name in row if not name.startswith("time/")}
+        assert {name: row[name] for name in named} == pytest.approx({n: expected[n] for n in named}, abs=2e-4, rel=2e-4)
+    drawn, expected_drawn = (
+        [json.loads(line)["response"] for line in (path / "samples.jsonl").read_text().splitlines()]
+        for path in (other, one)
+    )
+    assert drawn == expected_drawn
+    for name, weight in weights(one / "model").items():
+        torch.testing.assert_close(weights(other / "model")[name], weight, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_end_where_one_does(
+    case: str,
+    parents: Callable[[str], dict[str, Path]],
+    tmp_path: Path,
+) -> None:
+    config = settings(**CASES[case])
+    run(config, parents("llama"), tmp_path / "one")
+    run_on(2, config, parents("llama"), tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_three_processes_share_adapters_and_a_run_that_one_began(
+    parents: Callable[[str], dict[str, Path]],
+    tmp_path: Path,
+) -> None:
+    config = settings(**(RICH | {"ptx": PtxConfig()}))
+    config.model = ModelConfig(lora=LoraConfig(r=4))
+    run(config, parents("llama"), tmp_path / "one")
+    config.ppo.episodes = 30
+    run(config, parents("llama"), tmp_path / "three")
+    config.ppo.episodes = 45
+    run_on(3, config, parents("llama"), tmp_path / "three", resume=True)
+    assert_same(tmp_path / "one", tmp_path / "three")
