@@ -39,7 +39,7 @@ def run(context: StageContext) -> dict[str, float]:
     bad_rows = BadRows(config.data.on_bad_row, folder / "bad_rows.jsonl", append=True)
     prompts = usable_prompts(paths, prompts, config, bad_rows)
 
-    generated = {name: answer(path, name, prompts, config) for name, path in paths.items()}
+    generated = {name: answer(path, name, prompts, context.data, config) for name, path in paths.items()}
     kl = kl_from_reference(paths.get("sft"), generated, config)
     scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges}
     answers = {
@@ -50,6 +50,8 @@ def run(context: StageContext) -> dict[str, float]:
             ended=given.ended,
             scores={judge: by_candidate[name] for judge, by_candidate in scores.items()},
             kl=kl[name],
+            # Losses a token compare only where the tokens are the same, which is where there is a KL.
+            text_loss=given.text_loss if kl[name] is not None or "sft" not in paths else None,
         )
         for name, given in generated.items()
     }

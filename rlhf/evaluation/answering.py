@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlhf.config import Config
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder, context_of
-from rlhf.data.records import Prompt
+from rlhf.data.records import DataSource, Prompt
 from rlhf.data.templates import ChatTemplate
 from rlhf.evaluation.comparison import KL_FROM
 
@@ -27,6 +27,7 @@ class Generated:
     ended: list[bool]
     texts: list[str]
     logprobs: list[float]  # log p(response | prompt) under the candidate itself, nats, temperature 1
+    text_loss: float | None  # on held-out documents, nats a token; None where the data has none
 
 
 def usable_prompts(
@@ -47,10 +48,11 @@ def usable_prompts(
     return usable
 
 
-def answer(path: str, name: str, prompts: Sequence[Prompt], config: Config) -> Generated:
-    """Sampled responses of the model at `path`, at compare.temperature."""
+def answer(path: str, name: str, prompts: Sequence[Prompt], data: DataSource, config: Config) -> Generated:
+    """Sampled responses of the model at `path`, at compare.temperature, and its loss on the data's documents."""
     from rlhf.engine import pick_device
-    from rlhf.evaluation.kl import response_logprobs
+    from rlhf.evaluation.kl import TOKEN_BUDGET, response_logprobs
+    from rlhf.evaluation.text_loss import held_out_blocks, text_loss
     from rlhf.models import load_causal_lm, load_tokenizer
     from rlhf.ppo.rollout import generate
 
@@ -68,6 +70,7 @@ def answer(path: str, name: str, prompts: Sequence[Prompt], config: Config) -> G
         generator_seed=config.seed,
         progress=f"{name} answers" if config.tracker.progress else None,
     )
+    blocks = held_out_blocks(data, tokenizer, model)
     return Generated(
         tokenizer=tokenizer,
         prompt_ids=prompt_ids,
@@ -75,6 +78,7 @@ def answer(path: str, name: str, prompts: Sequence[Prompt], config: Config) -> G
         ended=rollout.ended,
         texts=[template.decode(ids) for ids in rollout.response_ids],
         logprobs=response_logprobs(model, prompt_ids, rollout.response_ids),
+        text_loss=None if blocks is None else text_loss(model, blocks, token_budget=TOKEN_BUDGET),
     )
 
 

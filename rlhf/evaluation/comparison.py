@@ -26,6 +26,7 @@ class Answers:
     ended: list[bool]  # False: cut at rollout.max_new_tokens
     scores: dict[str, list[float]]  # by judge
     kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: another tokenizer
+    text_loss: float | None  # on held-out documents, nats a token; None: no documents, or another tokenizer
 
 
 def summarise(
@@ -53,7 +54,11 @@ def summarise(
     candidates: dict[str, Any] = {}
     for name, answer in answers.items():
         measured = _measurements(answer, reference, names, tie_margin)
-        candidates[name] = {"path": answer.path, **_summary(measured, everything, names)}
+        candidates[name] = {
+            "path": answer.path,
+            "text_loss": answer.text_loss,
+            **_summary(measured, everything, names),
+        }
         candidates[name]["tasks"] = {
             task: _summary({key: values[rows] for key, values in measured.items()}, task_bootstraps[task], names)
             for task, rows in groups.items()
@@ -124,7 +129,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
             flat[f"compare/{name}_win_rate"] = candidate["win_rate"]
             flat[f"compare/{name}_win_rate_low"] = candidate["win_rate_ci"][0]
             flat[f"compare/{name}_win_rate_high"] = candidate["win_rate_ci"][1]
-        for key in ("gold_score", "kl", "mean_tokens"):
+        for key in ("gold_score", "kl", "text_loss", "mean_tokens"):
             if candidate[key] is not None:
                 flat[f"compare/{name}_{key}"] = candidate[key]
     return flat
@@ -211,11 +216,17 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 def text_table(report: Mapping[str, Any]) -> str:
     """The comparison as aligned lines for a terminal."""
     judge = judge_title(report["judge"])
     units = (unit.partition(" (")[0] for unit in report["units"].values())
     header = ["candidate", f"win rate ({judge}) [95 %]", *units, "KL from sft", "tokens"]
+    has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
+    header += ["text loss"] if has_text else []
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -226,8 +237,9 @@ def text_table(report: Mapping[str, Any]) -> str:
                 name,
                 "baseline" if name == report["baseline"] else rate,
                 *(f"{scores['score']:z.3f}" for scores in candidate["judges"].values()),
-                "-" if candidate["kl"] is None else f"{candidate['kl']:z.2f}",
+                _or_dash(candidate["kl"], "z.2f"),
                 f"{candidate['mean_tokens']:.1f}",
+                *([_or_dash(candidate["text_loss"], ".3f")] if has_text else []),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

@@ -36,6 +36,8 @@ DEFINITIONS = {
     "temperature 1, summed over the answer's tokens, in nats; it estimates KL(candidate || SFT) when answers are "
     "sampled at temperature 1",
     "tokens": "mean length of an answer in the candidate's own tokens, end token included",
+    "text loss": "mean negative log-likelihood of held-out plain documents, nats a token: what training on answers "
+    "cost of what pretraining had taught (the paper's alignment tax; ppo.ptx works against it)",
     "ended": "share of answers that end by themselves, not cut at rollout.max_new_tokens",
 }
 
@@ -162,6 +164,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     header += [f"win rate,<br>{escape(judge_title(judge))}" for judge in judges]
     header += [escape(unit.partition(" (")[0]).replace(" ", "<br>", 1) for unit in report["units"].values()]
     header += ["KL from SFT,<br>nats", "tokens", "ended"]
+    has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
+    header += ["text loss,<br>nats"] if has_text else []
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -177,6 +181,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
             cells.append(f"{scores['score']:z.3f} <small>[{low:z.3f}, {high:z.3f}]</small>")
         cells.append("–" if candidate["kl"] is None else f"{candidate['kl']:z.2f}")
         cells += [f"{candidate['mean_tokens']:.1f}", f"{100 * candidate['fraction_ended']:.0f} %"]
+        if has_text:
+            cells.append("–" if candidate["text_loss"] is None else f"{candidate['text_loss']:.3f}")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)

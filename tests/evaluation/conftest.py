@@ -33,6 +33,7 @@ class Comparison:
                     "gold": np.clip(gold + hardness + generator.normal(0, 0.2, prompts), 0, 1).tolist(),
                     "reward_model": (proxy + generator.normal(0, 1.2, prompts)).tolist(),
                 },
+                text_loss=1.0 + 0.1 * kl,
                 kl=(kl + generator.normal(0, 0.2 + kl / 4, prompts)).tolist() if name != "sft" else [0.0] * prompts,
             )
         self.answers = answers

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from rlhf.config import Config, ModelConfig, RolloutConfig, TrackerConfig
 from rlhf.evaluation.answering import answer, kl_from_reference, same_tokenizer
-from tests.fakes import prompt
+from tests.fakes import ListSource, prompt
 from tests.tiny import build_tokenizer, save_tiny_model
 
 PROMPTS = [prompt(f"say {word}", i) for i, word in enumerate(("one", "two three", "four five six seven"))]
@@ -17,7 +17,7 @@ PROMPTS = [prompt(f"say {word}", i) for i, word in enumerate(("one", "two three"
 def test_kl_is_the_candidates_log_probability_minus_sfts(tmp_path: Path) -> None:
     paths = {name: save_tiny_model(tmp_path / name, seed=seed) for seed, name in enumerate(("sft", "ppo"))}
     config = Config(model=ModelConfig(), rollout=RolloutConfig(max_new_tokens=6), tracker=TrackerConfig(progress=False))
-    generated = {name: answer(path, name, PROMPTS, config) for name, path in paths.items()}
+    generated = {name: answer(path, name, PROMPTS, ListSource(), config) for name, path in paths.items()}
     kl = kl_from_reference(paths["sft"], generated, config)
     assert kl["sft"] == [0.0, 0.0, 0.0]
     assert kl["ppo"] is not None
@@ -36,7 +36,8 @@ def test_kl_is_the_candidates_log_probability_minus_sfts(tmp_path: Path) -> None
 def test_without_an_sft_model_there_is_no_kl(tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "only")
     config = Config(rollout=RolloutConfig(max_new_tokens=2), tracker=TrackerConfig(progress=False))
-    assert kl_from_reference(None, {"only": answer(path, "only", PROMPTS, config)}, config) == {"only": None}
+    generated = {"only": answer(path, "only", PROMPTS, ListSource(), config)}
+    assert kl_from_reference(None, generated, config) == {"only": None}
 
 
 def test_tokenizers_are_the_same_by_what_their_ids_mean() -> None:

@@ -19,6 +19,7 @@ def answers(gold: list[float], proxy: list[float], **changes: Any) -> Answers:
         "ended": [True] * n,
         "scores": {"gold": gold, "reward_model": proxy},
         "kl": [0.0] * n,
+        "text_loss": None,
     }
     return Answers(**(fields | changes))
 
@@ -108,6 +109,15 @@ def test_the_terminal_table_is_aligned_and_in_the_chains_order() -> None:
     lines = text_table(report).splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["base", "sft", "ppo"] == ordered(report)
     assert len({len(line) for line in lines}) == 1
+
+
+def test_text_loss_is_a_column_where_a_candidate_has_one() -> None:
+    assert "text loss" not in text_table(compare(sft=SFT, ppo=PPO))
+    report = compare(sft=answers([0.5] * 40, [0.0] * 40, text_loss=0.9), ppo=PPO)
+    lines = text_table(report).splitlines()
+    assert [line.split()[-1] for line in lines[2:]] == ["0.900", "-"]
+    assert metrics(report)["compare/sft_text_loss"] == 0.9
+    assert "compare/ppo_text_loss" not in metrics(report)
 
 
 def test_many_candidates_are_summed_up_by_the_best_of_them() -> None:
