@@ -42,6 +42,7 @@ SIDES = [
 ]
 UNITS = {"ppo": "iterations", "rollout": "tokens", "reward": "prompts", "sft": "tokens"}
 TRAININGS = ("ppo", "reward", "sft")
+MORE_ROLLOUTS = 3  # times the iterations of the others: they are short, and what they draw varies
 Row = dict[str, Any]
 
 
@@ -56,11 +57,20 @@ def measure(jobs: Sequence[Job], pythons: Mapping[str, Path], root: Path, thread
             kept.append(worker.iterate())
     for worker in workers:
         worker.stop()
-    return [summary_of(job, kept[1:]) for job, kept in zip(jobs, reports, strict=True)]
+    drawn = statistics.fmean(report["units"] for kept in reports for report in kept[1:])
+    return [
+        summary_of(job, kept[1:], units=drawn if job.task == "rollout" else None)
+        for job, kept in zip(jobs, reports, strict=True)
+    ]
 
 
-def summary_of(job: Job, reports: Sequence[Mapping[str, Any]]) -> Row:
-    """The job with medians over its iterations."""
+def summary_of(job: Job, reports: Sequence[Mapping[str, Any]], units: float | None = None) -> Row:
+    """The job with medians over its iterations.
+
+    units: of an iteration, where its own are luck: all sides sample from one distribution, and a side that happens to
+    draw shorter responses is not slower.
+    """
+    own = statistics.fmean(report["units"] for report in reports)
 
     def median(name: str) -> float:
         return statistics.median(report[name] for report in reports)
@@ -70,7 +80,8 @@ def summary_of(job: Job, reports: Sequence[Mapping[str, Any]]) -> Row:
         **asdict(job),
         "seconds": median("seconds"),
         "all_seconds": [round(report["seconds"], 4) for report in reports],
-        "rate": statistics.median(report["units"] / report["seconds"] for report in reports),
+        "units": own,
+        "rate": (own if units is None else units) / median("seconds"),
         "rate_of": UNITS[job.task],
         "peak_mb": reports[-1]["peak_mb"],
         **{name: median(name) for name in others},
@@ -78,7 +89,8 @@ def summary_of(job: Job, reports: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, float]:
-    """The numbers of the last line; see this module's docstring."""
+    """The numbers of the last line, of the tasks that were run; see this module's docstring."""
+    tasks = {row["task"] for row in rows}
 
     def find(side: str, task: str, precision: str) -> Row:
         wanted = {"side": side, "task": task, "precision": precision, "lengths": "mixed"}
@@ -90,21 +102,21 @@ def ratios(rows: Sequence[Row]) -> dict[str, float]:
     def memory(task: str, precision: str) -> float:
         return float(find("peer", task, precision)["peak_mb"] / find("ours", task, precision)["peak_mb"])
 
-    found = {
-        "ppo_float32": over("ppo", "float32", "float32"),
-        "ppo_default": over("ppo", "default", "float32"),
-        "rollout": over("rollout", "default", "float32"),
-        "reward_float32": over("reward", "float32", "float32"),
-        "reward_default": over("reward", "default", "float32"),
-        "sft_float32": over("sft", "float32", "float32"),
-        "sft_default": over("sft", "default", "float32"),
-        "memory": min(memory(task, "float32") for task in TRAININGS),
-        "rollout_float32": over("rollout", "float32", "float32"),
-    }
-    for task in TRAININGS:
+    found = {}
+    for task in ("ppo", "rollout", "reward", "sft"):
+        if task in tasks:
+            exact, usual = over(task, "float32", "float32"), over(task, "default", "float32")
+            # What is asked of a rollout is one number, that of the default precision.
+            named = {"rollout": usual} if task == "rollout" else {f"{task}_float32": exact, f"{task}_default": usual}
+            found |= named
+    if tasks.issuperset(TRAININGS):
+        found["memory"] = min(memory(task, "float32") for task in TRAININGS)
+    if "rollout" in tasks:
+        found["rollout_float32"] = over("rollout", "float32", "float32")
+    for task in tasks.intersection(TRAININGS):
         found[f"memory_{task}_float32"] = memory(task, "float32")
         found[f"memory_{task}_default_over_default"] = memory(task, "default")
-    for task in UNITS:
+    for task in tasks:
         found[f"{task}_default_over_default"] = over(task, "default", "default")
         found[f"{task}_default_over_settings"] = over(task, "default", "settings")
     return {name: round(value, 3) for name, value in found.items()}
@@ -184,7 +196,10 @@ def main() -> None:
         for task in args.tasks.split(","):
             if lengths == "mixed" or task in ("ppo", "rollout"):
                 sides = [s for s in SIDES if lengths == "mixed" or s[1] != "settings"]
-                measured = run([Job(side, task, precision, lengths, **small) for side, precision in sides])
+                measured = run(
+                    [Job(side, task, precision, lengths, **small) for side, precision in sides],
+                    iterations * (MORE_ROLLOUTS if task == "rollout" else 1),
+                )
                 rows += measured
                 print("\n".join(table(measured)), flush=True)
     print("\nours above the floor")
@@ -194,9 +209,8 @@ def main() -> None:
         grown, exponents, lines = growth(lambda jobs: run(jobs, min(iterations, 3)), args.quick)
         rows += grown
         print("\nseconds an iteration of PPO, float32, all-long responses\n" + "\n".join(lines))
-    whole = set(args.tasks.split(",")) == set(UNITS)
-    summary = ratios(rows) if whole else {}
-    if not args.quick and whole:
+    summary = ratios(rows)
+    if not args.quick:
         RESULTS.mkdir(exist_ok=True)
         record = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -211,8 +225,7 @@ def main() -> None:
         target = RESULTS / f"versus_trl-{time.strftime('%Y%m%d-%H%M%S')}.json"
         target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"written to {target}", file=sys.stderr)
-    if summary:
-        print(json.dumps(summary))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":
