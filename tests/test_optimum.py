@@ -12,7 +12,7 @@ from tests.benchmarks import optimum
 
 @pytest.mark.slow
 def test_ppo_reaches_the_known_optimum_at_a_middle_coefficient(tmp_path: Path) -> None:
-    results = optimum.run(tmp_path / "work", [optimum.MIDDLE], iterations=optimum.ITERATIONS, seed=0, jobs=1)
+    results = optimum.run(tmp_path / "work", [optimum.MIDDLE])
     (row,) = results.rows
     assert results.max_relative_error < 0.05
     assert row.total_variation < 0.1
