@@ -321,6 +321,7 @@ def draw(results: Results, path: Path) -> None:
     for r in rows:
         axes.annotate(f"$\\beta$ = {r.beta:g}", (r.kl, r.gain), (8, -10), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    axes.set_xlim(right=60)  # room for the last labels
     axes.set_xlabel("KL from the reference, nats a response")
     axes.set_ylabel("reward above the reference's, standard deviations")
     axes.grid(color="#dddddd", linewidth=0.6)
