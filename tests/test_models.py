@@ -40,9 +40,12 @@ def test_left_padding_changes_no_log_prob(tmp_path: Path, architecture: str, pad
             torch.testing.assert_close(padded[row, -len(sequence) :], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])  # with eager, which `can_run_flat`, nothing is padded
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_scores_are_the_same_left_padded_right_padded_batched_and_alone(tmp_path: Path, architecture: str) -> None:
-    model = scorer(save_tiny_model(tmp_path, architecture))
+def test_scores_are_the_same_left_padded_right_padded_batched_and_alone(
+    tmp_path: Path, architecture: str, attention: str
+) -> None:
+    model = scorer(save_tiny_model(tmp_path, architecture), attn_implementation=attention)
     expected = torch.stack(
         [model(input_ids=torch.tensor([row])).logits[0, 0].detach() for row in SEQUENCES]  # Transformers' own reading
     )

@@ -20,8 +20,8 @@ from rlhf.rl.logprobs import token_logprobs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SEQUENCES = 64
-LENGTH = 256  # tokens of a sequence, or the model's context where that is less
+SEQUENCES = 128
+LENGTH = 128  # tokens of a sequence, as stage=pretrain makes them; the model's context where that is less
 
 
 def held_out_blocks(

@@ -77,6 +77,12 @@ def test_generation_config_of_the_model_is_never_applied() -> None:
     assert run(model, PROMPTS) == plain
 
 
+def test_a_token_of_probability_0_is_never_drawn() -> None:
+    logits = torch.tensor([[-torch.inf, 1.0, -torch.inf, 1.0]]).expand(4, -1)
+    edges = torch.tensor([0.0, 0.5, 0.5 - 1e-12, 1 - 2**-53], dtype=torch.float64)
+    assert rollout._inverse_cdf(logits, edges, 1.0).tolist() == [1, 3, 1, 3]
+
+
 def test_seed_decides_the_responses() -> None:
     model = tiny_model("gpt2")
     assert run(model, PROMPTS, seed=1) == run(model, PROMPTS, seed=1)
