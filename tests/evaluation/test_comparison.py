@@ -79,6 +79,8 @@ def test_a_proxy_win_with_a_gold_loss_is_named_over_optimisation() -> None:
     hacked = answers([0.1] * 40, [5.0] * 40)
     [remark] = compare(sft=SFT, ppo=hacked)["remarks"]
     assert "over-optimised" in remark
+    [remark] = compare(sft=SFT, base=hacked)["remarks"]
+    assert "misjudges" in remark
 
 
 def test_another_tokenizer_leaves_kl_null_and_says_so() -> None:
