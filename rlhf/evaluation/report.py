@@ -53,8 +53,8 @@ h3 { font-size: 1.05rem; margin: 28px 0 8px; }
 .remark { margin: 4px 0; padding-left: 12px; border-left: 4px solid #E69F00; }
 .note { color: #555; font-size: 0.92rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.95rem; margin: 12px 0; }
-th, td { padding: 6px 12px 6px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; margin: 12px 0; }
+th, td { padding: 6px 9px 6px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
 th { vertical-align: bottom; color: #444; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td:first-child { white-space: normal; min-width: 8em; }
