@@ -197,7 +197,8 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             gold, proxy = judges["gold"]["win_rate_ci"], judges["reward_model"]["win_rate_ci"]
             if proxy[0] > 0.5 and gold[1] < 0.5:
                 # Nothing was optimised against it in the base model, whose answers are merely unlike those it ranked.
-                why = "it misjudges answers unlike those it was trained on" if name == "base" else "it is over-optimised"
+                unlike = "it misjudges answers unlike those it was trained on"
+                why = unlike if name == "base" else "it is over-optimised"
                 found.append(f"The reward model prefers {name} to {baseline} and the gold judge does not: {why}.")
         if candidate["kl"] is None and KL_FROM in candidates:
             found.append(f"{name} has another tokenizer than {KL_FROM}, so its KL from {KL_FROM} is not defined.")
