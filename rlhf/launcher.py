@@ -28,9 +28,11 @@ def needed(config: Config) -> bool:
 def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
     """The job on launch.gpus_per_node processes; exit status and message of the first that failed, else of rank 0.
 
-    When one ends badly the others are stopped. Raises UserError where there are fewer GPUs than processes.
+    When one ends badly the others are stopped. Raises UserError where there are fewer GPUs than processes, and
+    KeyboardInterrupt, the ranks being stopped, on SIGINT and SIGTERM.
     """
     import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -58,6 +60,8 @@ def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, s
     with tempfile.TemporaryDirectory(prefix="rlhf-ranks-") as folder:
         try:
             elastic_launch(settings, _rank)(config, job, swept, folder)
+        except SignalException as error:  # Ctrl-C or a scheduler; the ranks have been stopped
+            raise KeyboardInterrupt from error
         except ChildFailedError as error:
             # What ranks say themselves: the one that failed first makes the others fail, all within one look at them.
             said = [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in Path(folder).glob("*.json")]

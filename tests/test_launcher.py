@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -75,3 +76,28 @@ def test_a_mistake_is_one_sentence_though_every_rank_makes_it(tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stderr.count("rlhf: ") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_all_ranks_with_one_sentence(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = ["model=sandbox-s", "launch.gpus_per_node=2", "launch.threads=1", "launch.device=cpu", "stage=sft"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlhf", *words, "run.name=interrupted"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
+    )
+    until = time.monotonic() + 120
+    while not (tmp_path / "runs/interrupted/sft/metrics.jsonl").exists() and time.monotonic() < until:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "rlhf: Interrupted. The same command goes on where this one stopped." in said
+    assert "SignalException" not in said
+    time.sleep(1)
+    assert subprocess.run(["pgrep", "-f", "run.name=interrupted"], capture_output=True).stdout == b""
