@@ -23,7 +23,7 @@ from rlhf.errors import UserError
 if TYPE_CHECKING:
     from rlhf.compose import Job
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 _HELP = """\
 python -m rlhf [-m] [KEY=VALUE ...]         three-stage RLHF in the style of InstructGPT
@@ -90,7 +90,7 @@ def main() -> NoReturn:
         status = 2
     except KeyboardInterrupt:
         _say("Interrupted. The same command goes on where this one stopped.")
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0

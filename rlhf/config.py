@@ -645,18 +645,17 @@ class RolloutConfig:
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
         )
-        _require(
-            self.temperature >= _VLLM_MIN_TEMPERATURE
-            or self.engine not in (RolloutEngineName.vllm, RolloutEngineName.vllm_server),
-            f"rollout.temperature is {self.temperature}, which vLLM would raise to {_VLLM_MIN_TEMPERATURE}; use that "
-            "or more, or rollout.engine=hf.",
-        )
-        _require(
-            self.temperature <= _VLLM_MAX_TEMPERATURE
-            or self.engine not in (RolloutEngineName.vllm, RolloutEngineName.vllm_server),
-            f"rollout.temperature is {self.temperature}, which vLLM refuses; use {_VLLM_MAX_TEMPERATURE} or less, or "
-            "rollout.engine=hf.",
-        )
+        if self.engine in (RolloutEngineName.vllm, RolloutEngineName.vllm_server):
+            _require(
+                self.temperature >= _VLLM_MIN_TEMPERATURE,
+                f"rollout.temperature is {self.temperature}, which vLLM would raise to {_VLLM_MIN_TEMPERATURE}; use "
+                "that or more, or rollout.engine=hf.",
+            )
+            _require(
+                self.temperature <= _VLLM_MAX_TEMPERATURE,
+                f"rollout.temperature is {self.temperature}, which vLLM refuses; use {_VLLM_MAX_TEMPERATURE} or "
+                "less, or rollout.engine=hf.",
+            )
 
 
 @dataclass

@@ -17,8 +17,6 @@ from pathlib import Path
 from rlhf.config import Config
 from rlhf.errors import UserError
 
-_INTERRUPTED = 130
-
 
 def needed(config: Config) -> bool:
     """Whether the job is for several processes, and this is none of them."""
@@ -86,12 +84,12 @@ class Failure:
 
 def _rank(config: Config, job: str | None, swept: tuple[str, ...], folder: str) -> None:
     """What each process does. One that fails must not return: the others would wait for it in their next reduction."""
-    from rlhf.cli import run_job
+    from rlhf.cli import INTERRUPTED, run_job
 
     try:
         status, message = run_job(config, job, swept)
     except KeyboardInterrupt:
-        status, message = _INTERRUPTED, "interrupted"
+        status, message = INTERRUPTED, "interrupted"
     if status:
         failure = Failure(int(os.environ["LOCAL_RANK"]), status, message, time.time())
         (Path(folder) / f"{failure.rank}.json").write_text(json.dumps(asdict(failure)), encoding="utf-8")
