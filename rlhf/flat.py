@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from rlhf.models import WIDTH_MULTIPLE, round_up, unwrap_lora
+from rlhf.models import round_up, unwrap_lora
 
 # Their attention is softmax(scaling * q k + causal mask) v behind Transformers' interface, positions come from
 # position_ids, and nothing else looks along the sequence.
 ARCHITECTURES = frozenset({"llama", "qwen2", "gpt_neox"})
-# Rows of a block are rounded up to this with the next shorter ones, and tokens with zeros: oneDNN builds a kernel for
-# each new shape.
-BLOCK_ROWS = 4
+# Widths, rows of a block (with the next shorter ones) and tokens (with zeros) are rounded up to these: oneDNN builds a
+# kernel for each new shape. Finer ones were no faster, coarser ones compute more padding.
+WIDTH_MULTIPLE = 4
+BLOCK_ROWS = 2
 TOKEN_MULTIPLE = 64
 _NAME = "rlhf_flat"
 

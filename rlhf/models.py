@@ -651,6 +651,7 @@ def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget
     import torch
 
     from rlhf.flat import can_run_flat, flat_attention, flat_groups, flatten
+    from rlhf.last_layer import last_layer_only_at
 
     assert all(len(row) > 0 for row in ids), "a scored sequence has at least one token"
     all_lengths = [len(row) for row in ids]
@@ -663,10 +664,11 @@ def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget
             if can_run_flat(model):
                 for group in flat_groups(all_lengths, token_budget):
                     flat = flatten([ids[i] for i in group])
-                    with flat_attention(model, flat.blocks) as given:
+                    ends = flat.starts + torch.tensor([all_lengths[i] for i in group]) - 1
+                    with flat_attention(model, flat.blocks) as given, last_layer_only_at(model, ends):
                         hidden = hidden_states(model, flat.input_ids, position_ids=flat.position_ids, **given)[0]
-                    for index, start in zip(group, flat.starts.tolist(), strict=True):
-                        features[index] = hidden[start + all_lengths[index] - 1]
+                    for index, row in zip(group, hidden[ends], strict=True):
+                        features[index] = row
                 return torch.stack(features)
             for bucket in length_buckets(all_lengths, token_budget):
                 padded, lengths = pad_right([ids[i] for i in bucket], pad_token_id=0)

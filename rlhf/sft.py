@@ -19,6 +19,7 @@ from rlhf.data.encoding import EncodedDemonstration, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.last_layer import last_layer_only_at
 from rlhf.ppo.rollout import generate
 from rlhf.trainer import StageTrainer, gathered, training_arguments, whole_state_dict
 
@@ -163,7 +164,7 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
             self._total_train_tokens += (
                 int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else ids.numel()
             )
-        loss, tokens = labelled_loss(model, inputs, models.unwrap_lora(self.model).get_output_embeddings())
+        loss, tokens = labelled_loss(model, inputs, self.model)
         # Gradients are averaged over ranks, and num_items_in_batch counts the tokens of all of them.
         return (
             loss / tokens if num_items_in_batch is None else loss * self.accelerator.num_processes / num_items_in_batch
@@ -208,9 +209,10 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
         return metrics
 
 
-def labelled_loss(model: Any, inputs: Mapping[str, Any], head: torch.nn.Module) -> tuple[Tensor, int]:
+def labelled_loss(model: Any, inputs: Mapping[str, Any], unwrapped: Any) -> tuple[Tensor, int]:
     """Sum over labelled tokens of -log p, float32, and their number; logits are made at their positions alone.
 
+    unwrapped: the Transformers or PEFT model inside `model`, which may be wrapped for several ranks.
     The positions are rounded up to a multiple of 64, as CPUs compile their matrix products anew for every size.
     """
     labels = inputs["labels"][:, 1:]
@@ -218,10 +220,13 @@ def labelled_loss(model: Any, inputs: Mapping[str, Any], head: torch.nn.Module) 
     count = len(rows)
     fill = -count % 64
     rows, columns = (torch.cat([index, index.new_zeros(fill)]) for index in (rows, columns))
+    head = models.unwrap_lora(unwrapped).get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda module, hidden: (hidden[0][rows, columns],))
     try:
         given = {name: value for name, value in inputs.items() if name != "labels"}
-        logits = model(**given, use_cache=False).logits[:count]
+        width = inputs["labels"].shape[1]
+        with last_layer_only_at(unwrapped, (rows * width + columns)[:count]):
+            logits = model(**given, use_cache=False).logits[:count]
     finally:
         handle.remove()
     targets = labels[rows[:count], columns[:count]]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
+from rlhf.last_layer import last_layer_only_at
 from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
 
 
@@ -69,7 +70,7 @@ def sequences(
 def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> list[MicroBatch]:
     """The rows sorted by length and cut where the token budget is spent or, if not flat, padding would grow too much.
 
-    The least is ROW_MULTIPLE rows, half of them if flat, even where those are more tokens than the budget.
+    The least is ROW_MULTIPLE rows, BLOCK_ROWS if flat, even where those are more tokens than the budget.
     """
     in_order = sorted(rows)
     lengths = [batch.lengths[row] for row in in_order]
@@ -122,12 +123,13 @@ def response_values(model: Any, micro: MicroBatch) -> Tensor:
 
 @contextmanager
 def _inputs(model: Any, micro: MicroBatch) -> Iterator[dict[str, Any]]:
-    """Keyword arguments of a forward pass that is made inside."""
-    if micro.flat is None:
-        yield {"input_ids": micro.input_ids}
-    else:
-        with flat_attention(model, micro.flat.blocks) as given:
-            yield {"input_ids": micro.input_ids, "position_ids": micro.flat.position_ids, **given}
+    """Keyword arguments of a forward pass that is made inside, and read at `micro.before`."""
+    with last_layer_only_at(model, micro.before[: len(micro.response_ids)]):
+        if micro.flat is None:
+            yield {"input_ids": micro.input_ids}
+        else:
+            with flat_attention(model, micro.flat.blocks) as given:
+                yield {"input_ids": micro.input_ids, "position_ids": micro.flat.position_ids, **given}
 
 
 @contextmanager

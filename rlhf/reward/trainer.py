@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from rlhf import tracking_callback
 from rlhf.data.encoding import EncodedRanking
+from rlhf.last_layer import last_layer_only_at
 from rlhf.models import WIDTH_MULTIPLE, length_buckets, round_up
 from rlhf.reward.rankings import KWayCollator, by_prompt
 from rlhf.rl.kway import kway_loss
@@ -54,7 +55,9 @@ class KWayTrainer(StageTrainer, Trainer):
         for rows in buckets:
             width = round_up(int(lengths[rows].max()), WIDTH_MULTIPLE)
             given = {name: inputs[name][rows, :width] for name in ("input_ids", "attention_mask")}
-            logits.append(model(**given).logits)
+            ends = torch.arange(len(rows), device=lengths.device) * width + lengths[rows] - 1
+            with last_layer_only_at(self.model, ends):
+                logits.append(model(**given).logits)
         place = inputs["place"][torch.cat(buckets)]
         scores = by_prompt(torch.cat(logits).squeeze(-1).float(), place, inputs["ranks"].shape)
         margins = inputs["margins"] if self._use_margins else None

@@ -340,7 +340,7 @@ def test_loss_at_labelled_positions_alone_has_the_gradient_of_the_whole(tmp_path
     labels = ids.clone()
     labels[0, :5] = labels[1, 9:] = labels[2, :2] = sft.IGNORED
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    loss, tokens = sft.labelled_loss(model, inputs, model.get_output_embeddings())
+    loss, tokens = sft.labelled_loss(model, inputs, model)
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
