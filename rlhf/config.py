@@ -206,7 +206,7 @@ class ArchitectureConfig:
 class ModelConfig:
     path: str = "builtin:sandbox-m"  # hub id, local folder, or builtin:sandbox-{s,m,l}
     dtype: DType = DType.float32  # to compute and save in; trained weights, log-probs and losses stay float32
-    attn_implementation: str | None = None  # Transformers' name (eager, sdpa, flash_attention_2); None: its choice
+    attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, or varlen: sdpa, and no padding on GPUs
     trust_remote_code: bool = False  # runs Python that ships with the model; off unless you know the author
     gradient_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -636,6 +636,7 @@ class RolloutConfig:
     temperature: float = 1.0  # divides the logits when sampling and in every log-prob
     max_new_tokens: int = 48
     batch_size: int = 256  # responses generated side by side
+    cuda_graphs: bool = False  # hf on a GPU: a static cache, and each step replayed as a CUDA graph
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ def last_layer_only_at(model: Any, positions: Tensor) -> Iterator[None]:
     """
     plain = unwrap_lora(model)
     parts = _PARTS.get(plain.config.model_type, ())
-    if not parts or getattr(plain, "is_gradient_checkpointing", False):
+    if not parts or getattr(plain.base_model, "is_gradient_checkpointing", False):
         yield
         return
     count = len(positions)

@@ -244,6 +244,8 @@ def _load(
 ) -> Any:
     from safetensors import SafetensorError
 
+    import rlhf.flat  # noqa: F401, it tells Transformers of the attention called varlen
+
     resolved = resolve_model_path(path)
     settings: dict[str, Any] = {
         "dtype": dtype if dtype is not None else torch_dtype(config.dtype),
@@ -663,9 +665,9 @@ def last_hidden_states(model: Any, ids: Sequence[Sequence[int]], *, token_budget
         with torch.no_grad():
             if can_run_flat(model):
                 for group in flat_groups(all_lengths, token_budget):
-                    flat = flatten([ids[i] for i in group])
-                    ends = flat.starts + torch.tensor([all_lengths[i] for i in group]) - 1
-                    with flat_attention(model, flat.blocks) as given, last_layer_only_at(model, ends):
+                    flat = flatten([ids[i] for i in group], device=device)
+                    ends = flat.starts + torch.tensor([all_lengths[i] for i in group], device=device) - 1
+                    with flat_attention(model, flat) as given, last_layer_only_at(model, ends):
                         hidden = hidden_states(model, flat.input_ids, position_ids=flat.position_ids, **given)[0]
                     for index, row in zip(group, hidden[ends], strict=True):
                         features[index] = row

@@ -619,6 +619,8 @@ def prepare_torch(config: Config) -> None:
     if config.launch.threads is not None:
         torch.set_num_threads(config.launch.threads)
     on_cpu = config.launch.device == Device.cpu or not torch.cuda.is_available()
+    if on_cpu and config.rollout.cuda_graphs:
+        raise UserError("rollout.cuda_graphs=true finds no CUDA device; set rollout.cuda_graphs=false.")
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to find out
         keep_freed_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from rlhf import last_layer
 from rlhf.last_layer import last_layer_only_at
+from rlhf.ppo.shared_value import SharedValueModel
 from tests.ppo.tiny import ARCHITECTURES, tiny_model
 
 IDS = torch.randint(1, 32, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -49,10 +51,11 @@ def test_other_positions_are_left_out_inside_and_nowhere_else(architecture: str)
     assert torch.equal(model(IDS).logits, plain)
 
 
-def test_a_checkpointed_model_runs_whole() -> None:
+@pytest.mark.parametrize("asked", [lambda model: model, SharedValueModel])
+def test_a_checkpointed_model_runs_whole(asked: Callable[[Any], Any]) -> None:
     model = tiny_model("llama").train()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    with last_layer_only_at(model, POSITIONS):
+    with last_layer_only_at(asked(model), POSITIONS):
         ours = model(IDS, use_cache=False).logits
     gradients(model, loss_at(ours))  # runs the layers once more, outside
     assert torch.equal(ours, model(IDS, use_cache=False).logits)

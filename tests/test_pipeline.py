@@ -24,6 +24,7 @@ from rlhf.config import (
     LoraConfig,
     PPOConfig,
     Quantization,
+    RolloutConfig,
     StageName,
 )
 from rlhf.errors import UserError
@@ -531,3 +532,9 @@ def test_float32_products_are_as_exact_as_the_config_says(asked: str, got: str) 
         assert torch.get_float32_matmul_precision() == got
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_cuda_graphs_on_a_cpu_are_refused_at_once() -> None:
+    config = Config(launch=LaunchConfig(device=Device.cpu), rollout=RolloutConfig(cuda_graphs=True))
+    with pytest.raises(UserError, match=r"rollout\.cuda_graphs=true finds no CUDA device"):
+        pipeline.prepare_torch(config)

@@ -9,10 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
 from rlhf.last_layer import last_layer_only_at
 from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
+from rlhf.rl.logprobs import entropy, token_logprobs
+
+# Elements of logits that are made at one time: 256 MiB in float32, of which a loss holds a few times that.
+LOGITS_AT_ONCE = 2**26
+# Logits are the head's product with the last hidden states and nothing more, so they can be made apart from the rest.
+HEAD_IS_ALL = frozenset({"bloom", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "opt", "qwen2", "qwen3"})
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,39 @@ def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:
     return MicroBatch(rows, input_ids, torch.cat([before, spare]), batch.response_ids[rows][mask], mask, flat)
 
 
+def response_logprobs(
+    model: Any, micro: MicroBatch, temperature: float, *, with_entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probs of the response tokens and, if asked, the entropy of what each was drawn from; (tokens,) float32 each.
+
+    Where all logits together would be more than LOGITS_AT_ONCE, they are made some tokens at a time, and once more in
+    the backward pass, and never held whole.
+    """
+    tokens = micro.response_ids
+    config = unwrap_lora(model).config
+    at_once = max(LOGITS_AT_ONCE // config.vocab_size, 1)
+    if len(tokens) <= at_once or config.model_type not in HEAD_IS_ALL:
+        return _of_logits(response_logits(model, micro), tokens, temperature, with_entropy)
+    with _inputs(model, micro) as given:
+        hidden = hidden_states(model, **given).flatten(0, 1)[micro.before[: len(tokens)]]
+    head = unwrap_lora(model).get_output_embeddings()
+
+    def of_chunk(states: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _of_logits(head(states), drawn, temperature, with_entropy)
+
+    parts = [
+        checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+        for chunk in zip(hidden.split(at_once), tokens.split(at_once), strict=True)
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies) if with_entropy else None
+
+
+def _of_logits(logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    logprobs = token_logprobs(logits, tokens, temperature=temperature)
+    return logprobs, entropy(logits, temperature=temperature) if with_entropy else None
+
+
 def response_logits(model: Any, micro: MicroBatch) -> Tensor:
     """Logits that each response token was drawn from, (tokens, vocab) in the model's dtype.
 
@@ -128,7 +168,7 @@ def _inputs(model: Any, micro: MicroBatch) -> Iterator[dict[str, Any]]:
         if micro.flat is None:
             yield {"input_ids": micro.input_ids}
         else:
-            with flat_attention(model, micro.flat.blocks) as given:
+            with flat_attention(model, micro.flat) as given:
                 yield {"input_ids": micro.input_ids, "position_ids": micro.flat.position_ids, **given}
 
 

@@ -23,7 +23,7 @@ from rlhf.ppo.batching import (
     MicroBatch,
     Sequences,
     micro_batches,
-    response_logits,
+    response_logprobs,
     response_values,
     sequences,
 )
@@ -33,7 +33,6 @@ from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
 from rlhf.rl.importance import truncated_ratio
 from rlhf.rl.kl import k1, k3, masked_sums
-from rlhf.rl.logprobs import entropy, token_logprobs
 from rlhf.rl.losses import explained_variance, masked_mean
 from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from rlhf.rl.whitening import whiten
@@ -180,19 +179,14 @@ def pack(roles: Roles, episodes: Episodes) -> Sequences:
 
 
 @torch.no_grad()
-def logprobs_of(model: Any, micro: MicroBatch, temperature: float) -> Tensor:
-    """Log-probs of the micro-batch's response tokens, (tokens,) float32, no gradient."""
-    return token_logprobs(response_logits(model, micro), micro.response_ids, temperature=temperature)
-
-
-@torch.no_grad()
 def kl_to_reference(roles: Roles, batch: Sequences, *, temperature: float, token_budget: int) -> Tensor:
     """k1 summed over each response, (batch,) float32, in nats."""
     kl = torch.zeros_like(batch.response_mask, dtype=torch.float32)
     for micro in micro_batches(batch, distributed.share(range(len(batch.lengths))), token_budget):
-        logprobs = logprobs_of(roles.policy, micro, temperature)
+        logprobs, _ = response_logprobs(roles.policy, micro, temperature)
         with roles.reference.model() as reference:
-            _put(kl, micro, k1(logprobs, logprobs_of(reference, micro, temperature)))
+            ref_logprobs, _ = response_logprobs(reference, micro, temperature)
+        _put(kl, micro, k1(logprobs, ref_logprobs))
     distributed.sum_over_ranks(kl)
     return masked_sums(kl, batch.response_mask)
 
@@ -226,11 +220,12 @@ def make_experience(
     )
     for rows in minibatches:
         for micro in micro_batches(batch, distributed.share(rows), config.micro_batch_tokens):
-            logits = response_logits(roles.policy, micro)
-            _put(old_logprobs, micro, token_logprobs(logits, micro.response_ids, temperature=temperature))
-            _put(entropies, micro, entropy(logits, temperature=temperature))
+            logprobs, entropy = response_logprobs(roles.policy, micro, temperature, with_entropy=True)
+            assert entropy is not None
+            _put(old_logprobs, micro, logprobs)
+            _put(entropies, micro, entropy)
             with roles.reference.model() as reference:
-                _put(ref_logprobs, micro, logprobs_of(reference, micro, temperature))
+                _put(ref_logprobs, micro, response_logprobs(reference, micro, temperature)[0])
             if roles.value_model is not None:
                 _put(values, micro, response_values(roles.value_model, micro))
     # Every row has its numbers from one rank and zeros from the others: from here on all ranks know the whole batch,

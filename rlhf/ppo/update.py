@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from rlhf import distributed
 from rlhf.config import KLPlacement, LossMean, PPOConfig
 from rlhf.engine import Engine, NonFiniteLossError
-from rlhf.ppo.batching import MicroBatch, micro_batches, response_logits, response_values
+from rlhf.ppo.batching import MicroBatch, micro_batches, response_logprobs, response_values
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Experience
 from rlhf.ppo.order import permutation, seed_for
 from rlhf.rl.kl import k3
-from rlhf.rl.logprobs import entropy, token_logprobs
 from rlhf.rl.losses import kl_loss, masked_mean, policy_loss, sequence_weights, value_loss
 
 
@@ -139,12 +138,7 @@ def _accumulate_policy(
     if experience.correction is not None:
         correction = micro.select(experience.correction)
         of_samples = correction if in_mean is None else in_mean * correction
-    logits = response_logits(policy.model, micro)
-    logprobs = token_logprobs(logits, micro.response_ids, temperature=temperature)
-    bonus = None
-    if config.entropy_coef > 0:
-        bonus = masked_mean(entropy(logits, temperature=temperature), everything, count, in_mean)
-    del logits  # the largest tensor here, which backward does not need
+    logprobs, entropy = response_logprobs(policy.model, micro, temperature, with_entropy=config.entropy_coef > 0)
     loss, clipfrac = policy_loss(
         logprobs,
         old_logprobs,
@@ -173,8 +167,8 @@ def _accumulate_policy(
         )
         parts["policy/kl_loss"] = kl.detach()
         loss = loss + experience.kl_coef * kl
-    if bonus is not None:
-        loss = loss - config.entropy_coef * bonus
+    if entropy is not None:
+        loss = loss - config.entropy_coef * masked_mean(entropy, everything, count, in_mean)
     policy.backward(loss)
     return parts, float((now - old_logprobs).max().exp())
 

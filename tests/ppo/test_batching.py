@@ -6,9 +6,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
-from rlhf.ppo.batching import ROW_MULTIPLE, WIDTH_MULTIPLE, micro_batches, response_logits, response_values, sequences
+from rlhf.models import hidden_states
+from rlhf.ppo import batching
+from rlhf.ppo.batching import (
+    ROW_MULTIPLE,
+    WIDTH_MULTIPLE,
+    micro_batches,
+    response_logits,
+    response_logprobs,
+    response_values,
+    sequences,
+)
 from rlhf.rl.logprobs import token_logprobs
 from tests.ppo.tiny import ARCHITECTURES, tiny_config, tiny_model
 
@@ -53,6 +69,66 @@ def test_logprobs_at_response_positions_are_those_of_a_plain_forward(architectur
             start = len(PROMPTS[row]) - 1
             expected += [float(logits[start + t, token]) for t, token in enumerate(RESPONSES[row])]
         assert ours == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "flat"), [*((name, False) for name in ARCHITECTURES), ("llama", True)])
+def test_logits_made_some_tokens_at_a_time_change_nothing(
+    architecture: str, flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(architecture)
+    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64, flat=flat)
+    (micro,) = micro_batches(batch, range(4), 10_000)
+
+    def outputs_and_gradients() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        model.zero_grad()
+        logprobs, entropy = response_logprobs(model, micro, 0.7, with_entropy=True)
+        assert entropy is not None
+        (logprobs.exp().sum() + 0.3 * entropy.sum()).backward()
+        return [logprobs, entropy], [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    whole, whole_gradients = outputs_and_gradients()
+    largest = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel())
+
+    monkeypatch.setattr(batching, "LOGITS_AT_ONCE", 3 * 32)
+    model.get_output_embeddings().register_forward_hook(count)
+    parts, gradients = outputs_and_gradients()
+    assert largest == 3 * 32
+    for ours, expected in zip([*parts, *gradients], [*whole, *whole_gradients], strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+_SMALL = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+_SETTINGS = {
+    "bloom": {},
+    "gpt2": {},
+    "gptj": {"rotary_dim": 4},
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 8},
+    "qwen3": {"num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 32},
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(batching.HEAD_IS_ALL))
+def test_logits_are_the_head_of_the_last_hidden_states(architecture: str) -> None:
+    torch.manual_seed(0)
+    given = _SETTINGS.get(architecture, {"num_key_value_heads": 1, "intermediate_size": 32})
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **_SMALL, **given)).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(model.get_output_embeddings()(hidden_states(model, ids)), model(ids).logits)
+
+
+def test_logits_that_are_changed_behind_the_head_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    settings = {**tiny_config("llama").to_dict(), "logits_scaling": 8.0}
+    model = GraniteForCausalLM(GraniteConfig(**{k: v for k, v in settings.items() if k != "model_type"})).eval()
+    batch = sequences(PROMPTS, RESPONSES, device="cpu", context=64)
+    (micro,) = micro_batches(batch, range(4), 10_000)
+    expected, _ = response_logprobs(model, micro, 1.0)
+    monkeypatch.setattr(batching, "LOGITS_AT_ONCE", 3 * 32)
+    assert torch.equal(response_logprobs(model, micro, 1.0)[0], expected)
 
 
 @pytest.mark.parametrize("flat", [False, True])

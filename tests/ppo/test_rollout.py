@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from rlhf.config import RolloutConfig
 from rlhf.errors import UserError
-from rlhf.ppo import rollout
+from rlhf.ppo import decoding, graphed_decoding
 from rlhf.ppo.rollout import Rollout, generate
 from tests.ppo.tiny import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
 
@@ -80,7 +80,7 @@ def test_generation_config_of_the_model_is_never_applied() -> None:
 def test_a_token_of_probability_0_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 1.0, -torch.inf, 1.0]]).expand(4, -1)
     edges = torch.tensor([0.0, 0.5, 0.5 - 1e-12, 1 - 2**-53], dtype=torch.float64)
-    assert rollout._inverse_cdf(logits, edges, 1.0).tolist() == [1, 3, 1, 3]
+    assert decoding.inverse_cdf(logits, edges, 1.0).tolist() == [1, 3, 1, 3]
 
 
 def test_seed_decides_the_responses() -> None:
@@ -96,11 +96,11 @@ def test_batching_prefill_parts_and_dropping_rows_change_no_token(
     model = tiny_model(architecture)
     together = run(model, PROMPTS * 4, batch_size=256)
     assert run(model, PROMPTS * 4, batch_size=1) == together
-    monkeypatch.setattr(rollout, "ROW_MULTIPLE", 1)
+    monkeypatch.setattr(decoding, "ROW_MULTIPLE", 1)
     assert run(model, PROMPTS * 4, batch_size=256) == together
-    monkeypatch.setattr(rollout, "PREFILL_ROWS", 2)
+    monkeypatch.setattr(decoding, "PREFILL_ROWS", 2)
     assert run(model, PROMPTS * 4, batch_size=256) == together
-    monkeypatch.setattr(rollout, "DROP_FINISHED_AT", 2.0)
+    monkeypatch.setattr(decoding, "DROP_FINISHED_AT", 2.0)
     assert run(model, PROMPTS * 4, batch_size=256) == together
 
 
@@ -130,3 +130,38 @@ def test_model_generates_without_dropout_and_its_mode_is_restored() -> None:
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_key_to_change() -> None:
     with pytest.raises(UserError, match=r"rollout.max_new_tokens=200 .* context of 64"):
         run(tiny_model("gpt2"), PROMPTS, max_new_tokens=200)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_static_cache_changes_no_token(architecture: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(architecture)
+    model.set_attn_implementation(attention)
+    ids = {"eos_token_id": EOS, "pad_token_id": PAD, "generator_seed": 3, "logprobs": True}
+    grown = generate(model, PROMPTS * 3, **ids, config=RolloutConfig(max_new_tokens=20, temperature=0.7))
+    static = RolloutConfig(max_new_tokens=20, temperature=0.7, cuda_graphs=True, batch_size=7)
+    # On a GPU steps are run for practice before one is captured; here they must change nothing either.
+    forward = graphed_decoding._Step._forward
+
+    def practised(step: graphed_decoding._Step) -> torch.Tensor:
+        at = step._next - 1  # the step's column is open already
+        forward(step)
+        for layer in step._cache.layers:
+            layer.cumulative_length.fill_(at)
+        return forward(step)
+
+    monkeypatch.setattr(graphed_decoding._Step, "_forward", practised)
+    drawn = generate(model, PROMPTS * 3, **ids, config=static)
+    assert drawn.response_ids == grown.response_ids
+    assert drawn.logprobs is not None
+    assert grown.logprobs is not None
+    for ours, expected in zip(drawn.logprobs, grown.logprobs, strict=True):
+        assert ours == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_static_cache_refuses_layers_with_a_window() -> None:
+    model = tiny_model("qwen2")
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    model.config.sliding_window = 4
+    with pytest.raises(UserError, match=r"set rollout\.cuda_graphs=false"):
+        run(model, PROMPTS, cuda_graphs=True)
