@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf import checkpoints
+from rlhf.checkpoints import fsync
 from rlhf.errors import UserError
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".bin")
-_CHECKPOINTS_KEPT = 2
-_COMPLETE = "COMPLETE"
+NOT_FINITE = "not_finite"  # a stage's folder for batches whose loss or gradient was none
+_CHECKPOINT = "step"
 
 
 def is_disk_full(error: BaseException, path: Path) -> bool:
@@ -45,6 +47,19 @@ def disk_full_error(path: Path, written: int = 0) -> UserError:
     )
 
 
+def refused_by_disk(error: OSError, path: Path) -> UserError | None:
+    """What to say where a file under `path` cannot be written; None where the error is about something else."""
+    if is_disk_full(error, path):
+        return disk_full_error(path)
+    ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
+    if not ours or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return None
+    return UserError(
+        f"{error.filename} cannot be written ({error.strerror}); make it writable and run the same command "
+        "again, or set run.root to another folder."
+    )
+
+
 def _free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -57,14 +72,6 @@ def _mib(size: int) -> str:
 
 def _folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -118,8 +125,8 @@ def save_folder_atomic(path: Path) -> Iterator[Path]:
     try:
         yield aside
         for file in aside.rglob("*"):
-            _fsync(file)
-        _fsync(aside)
+            fsync(file)
+        fsync(aside)
         if path.exists():
             os.rename(path, old)
         os.rename(aside, path)
@@ -131,7 +138,7 @@ def save_folder_atomic(path: Path) -> Iterator[Path]:
         if full:
             raise disk_full_error(path, written) from error
         raise
-    _fsync(path.parent)
+    fsync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -229,23 +236,19 @@ class StageFolder:
         """Merges `updates` into the manifest."""
         write_json_atomic(self.manifest_path, {**(self.manifest or {}), **updates})
 
-    def latest_checkpoint(self) -> tuple[int, Path] | None:
-        """The newest whole checkpoint and its step, None when there is none."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a finished checkpoint, of this project or of a Trainer."""
+        return any(self.checkpoints_dir.glob(f"*/{checkpoints.SUMS}"))
 
-    def _checkpoints(self) -> list[tuple[int, Path]]:
-        return sorted(
-            (int(folder.name.removeprefix("step-")), folder)
-            for folder in self.checkpoints_dir.glob("step-*")
-            if folder.name.removeprefix("step-").isdigit() and (folder / _COMPLETE).exists()
-        )
+    def latest_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest undamaged checkpoint and its step, None when there is none."""
+        return checkpoints.newest(self.checkpoints_dir, _CHECKPOINT)
 
     @contextlib.contextmanager
-    def checkpoint(self, step: int) -> Iterator[Path]:
-        """Yields a folder that becomes checkpoints/step-`step`, whole or not at all; older ones but the last go."""
-        with save_folder_atomic(self.checkpoints_dir / f"step-{step}") as folder:
+    def checkpoint(self, step: int, *, keep: int) -> Iterator[Path]:
+        """Yields a folder that becomes checkpoints/step-`step`, whole or not at all; the newest `keep` stay."""
+        with save_folder_atomic(self.checkpoints_dir / f"{_CHECKPOINT}-{step}") as folder:
             yield folder
-            (folder / _COMPLETE).touch()
-        for _, old in self._checkpoints()[:-_CHECKPOINTS_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            checkpoints.seal(folder)
+        checkpoints.drop_but_newest(self.checkpoints_dir, _CHECKPOINT, keep)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlhf import __version__
-from rlhf.config import Config
+from rlhf.config import Config, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.stopping import INTERRUPTED, terminate_as_interrupt
 
 if TYPE_CHECKING:
     from rlhf.compose import Job
-
-INTERRUPTED = 130
 
 _HELP = """\
 python -m rlhf [-m] [KEY=VALUE ...]         three-stage RLHF in the style of InstructGPT
@@ -47,6 +46,7 @@ Stages (stage=...)
   reward      a reward model from ranked completions
   ppo         PPO against the reward model, with a KL penalty towards the SFT model
   compare     win rates with confidence intervals, a table and report.html
+  plan        what the chain would take of each GPU's memory, whether it fits, and what to change; runs nothing
 
 Settings most often changed (default)
 {keys}
@@ -83,13 +83,14 @@ _COMMON_KEYS = (
 
 def main() -> NoReturn:
     """Runs the command line in sys.argv and exits: 0 done, 1 a crash or a failed job, 2 a mistake, 130 interrupted."""
+    terminate_as_interrupt()
     try:
         status = _main(sys.argv[1:])
     except UserError as error:
         _say(str(error))
         status = 2
-    except KeyboardInterrupt:
-        _say("Interrupted. The same command goes on where this one stopped.")
+    except KeyboardInterrupt as error:
+        _say(str(error) or "Interrupted. The same command goes on from the last checkpoint.")
         status = INTERRUPTED
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -191,8 +192,10 @@ def task(composed: Any) -> None:
 def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
     """Runs the pipeline; returns the exit status and, on a failure, one line that says what happened."""
     quiet_libraries(config)
-    from rlhf import launcher, pipeline
+    from rlhf import launcher, pipeline, plan
 
+    if config.stage == StageName.plan:
+        return run_guarded(lambda: print(plan.table(config)))
     if launcher.needed(config):
         return launcher.run(config, job, swept)
     return run_guarded(lambda: pipeline.run(config, job, swept))

@@ -20,6 +20,10 @@ class StageName(Enum):
     reward = "reward"
     ppo = "ppo"
     compare = "compare"
+    plan = "plan"  # prints what the chain would take of a GPU's memory, and runs nothing
+
+
+CHAIN = (StageName.sft, StageName.reward, StageName.ppo, StageName.compare)  # what stage=all means
 
 
 class DType(Enum):
@@ -140,8 +144,11 @@ class RunConfig:
     name: str = "demo"  # the run's folder is <root>/<name>
     root: str = "runs"
     parents: str | None = None  # another run's folder, searched for finished parents after this run's own; None: none
+    keep_checkpoints: int = 2  # of a stage, the newest; one that is damaged is passed over, hence more than one
+    save_minutes: float = 10.0  # sft, reward, pretrain: between checkpoints at most; an interruption loses no more
 
     def __post_init__(self) -> None:
+        _require_positive("run", keep_checkpoints=self.keep_checkpoints, save_minutes=self.save_minutes)
         _require(
             self.name not in ("", ".", "..") and "/" not in self.name,
             f"run.name is {self.name!r}; use one folder name, and run.root for where it lies.",
@@ -412,6 +419,18 @@ class PtxConfig:
 
 
 @dataclass
+class LimitsConfig:
+    """Beyond these something is broken, and the run stops with advice; null: no limit."""
+
+    kl: float | None = 1000.0  # objective/kl, nats a response
+    ratio: float | None = 10000.0  # policy/ratio_max, of a token within an update
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(value is None or value > 1, f"ppo.limits.{name} is {value}; use more than 1, or null (no limit).")
+
+
+@dataclass
 class PPOConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-6, min_lr_ratio=1.0))
     value_optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5, min_lr_ratio=1.0))
@@ -455,6 +474,7 @@ class PPOConfig:
     ema_decay: float = 0.0  # of the averaged policy, which is then what is saved (InstructGPT 0.992); 0 is off
     ptx: PtxConfig = field(default_factory=PtxConfig)
     max_kl: float | None = None  # nats a response; objective/kl above it ends the run there, saved; null: no such end
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     keep: Keep = Keep.last  # which policy is saved as model/; the value model saved is the last
     share_base: bool = False  # one copy of the policy's weights for all roles, an adapter each; needs model.lora.r
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
@@ -637,6 +657,7 @@ class RolloutConfig:
     max_new_tokens: int = 48
     batch_size: int = 256  # responses generated side by side
     cuda_graphs: bool = False  # hf on a GPU: a static cache, and each step replayed as a CUDA graph
+    gather: bool = True  # zero=3: weights made whole once a rollout; false: layer by layer for every token (hf alone)
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
 
     def __post_init__(self) -> None:
@@ -645,6 +666,10 @@ class RolloutConfig:
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
+        )
+        _require(
+            self.gather or (self.engine == RolloutEngineName.hf and not self.cuda_graphs),
+            "rollout.gather=false works with rollout.engine=hf and rollout.cuda_graphs=false alone.",
         )
         if self.engine in (RolloutEngineName.vllm, RolloutEngineName.vllm_server):
             _require(
@@ -702,6 +727,14 @@ class ZeroConfig:
 
 
 @dataclass
+class PlanConfig:
+    gpu_memory_gib: float = 80.0  # of each GPU, for stage=plan to say what fits
+
+    def __post_init__(self) -> None:
+        _require_positive("plan", gpu_memory_gib=self.gpu_memory_gib)
+
+
+@dataclass
 class TrackerConfig:
     """metrics.jsonl is always written; these add to it."""
 
@@ -730,6 +763,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -745,6 +779,17 @@ class Config:
             self.data.source == DataSourceName.sandbox or JudgeName.gold not in self.judge.names,
             f"judge.names holds gold, which only data=sandbox has; with data={self.data.source.value} use "
             "judge=reward_model.",
+        )
+        sharded = self.zero.stage > 0 and self.stage in (StageName.all, StageName.ppo)
+        _require(
+            not (sharded and (self.ppo.share_base or self.ppo.value_head == ValueHead.shared)),
+            f"zero.stage={self.zero.stage} shards models that share no weights; with ppo.share_base=true or "
+            "ppo.value_head=shared use zero=none.",
+        )
+        _require(
+            not (sharded and self.model.quantization != Quantization.none),
+            f"zero.stage={self.zero.stage} does not shard quantized weights in PPO; use zero=none or "
+            "model.quantization=none.",
         )
         _require(
             not self.ppo.share_base or self.model.lora.r > 0,

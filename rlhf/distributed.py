@@ -33,9 +33,12 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def join(device: Device) -> None:
-    """Starts the process group, once. Trainer, Accelerate and DeepSpeed use the one they find."""
-    if world_size() == 1:
+def join(device: Device, *, alone: bool = False) -> None:
+    """Starts the process group, once. Trainer, Accelerate and DeepSpeed use the one they find.
+
+    alone: of one process too, which DeepSpeed cannot do without.
+    """
+    if world_size() == 1 and not alone:
         return
     import torch
     import torch.distributed as dist
@@ -45,7 +48,11 @@ def join(device: Device) -> None:
     on_gpu = device != Device.cpu and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    if world_size() == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_TIMEOUT)
+    else:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     atexit.register(dist.destroy_process_group)
 
 
@@ -78,6 +85,11 @@ def from_every_rank(value: Result) -> list[Result]:
     return values
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank."""
+    return any(from_every_rank(flag))
+
+
 def barrier() -> None:
     if world_size() > 1:
         import torch.distributed as dist
@@ -97,6 +109,17 @@ def whole(own: Sequence[Item], count: int) -> list[Item]:
     """The `count` results in their order, of which `own` are those of this rank's share."""
     shares = from_every_rank(list(own))
     return [shares[i % world_size()][i // world_size()] for i in range(count)]
+
+
+def shared(work: Callable[[list[int]], Sequence[Item]], count: int) -> list[Item]:
+    """What `work` gives for the rows 0 to count - 1, in their order; each rank does it for its share of them."""
+    return whole(work(share(range(count))), count)
+
+
+def even(items: Sequence[Item]) -> list[Item | None]:
+    """The items, and as many None behind them as make every rank's list as long as the longest."""
+    most = max(from_every_rank(len(items)))
+    return [*items, *[None] * (most - len(items))]
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:

@@ -5,17 +5,24 @@ A process that torchrun, `accelerate launch` or DeepSpeed's launcher started fin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 from rlhf.config import Config
 from rlhf.errors import UserError
+from rlhf.stopping import INTERRUPTED, SAME_WISH_S, handling, terminate_as_interrupt
 
 
 def needed(config: Config) -> bool:
@@ -27,7 +34,7 @@ def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, s
     """The job on launch.gpus_per_node processes; exit status and message of the first that failed, else of rank 0.
 
     When one ends badly the others are stopped. Raises UserError where there are fewer GPUs than processes, and
-    KeyboardInterrupt, the ranks being stopped, on SIGINT and SIGTERM.
+    KeyboardInterrupt when the ranks have ended because of SIGINT or SIGTERM: after their step, or at once on a second.
     """
     import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -54,11 +61,13 @@ def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, s
         max_restarts=0,  # a resumed stage is exact, and a person should see why it stopped
         monitor_interval=0.5,
         start_method="spawn",
+        signals_to_handle="SIGHUP,SIGQUIT",  # by ending the ranks; the others are passed on to them
     )
     with tempfile.TemporaryDirectory(prefix="rlhf-ranks-") as folder:
         try:
-            elastic_launch(settings, _rank)(config, job, swept, folder)
-        except SignalException as error:  # Ctrl-C or a scheduler; the ranks have been stopped
+            with _passing_on_signals():
+                elastic_launch(settings, _rank)(config, job, swept, folder)
+        except SignalException as error:  # the ranks have been stopped
             raise KeyboardInterrupt from error
         except ChildFailedError as error:
             # What ranks say themselves: the one that failed first makes the others fail, all within one look at them.
@@ -66,10 +75,34 @@ def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, s
             killed = error.get_first_failure()[1].local_rank
             because = "was killed or crashed without a word; too little memory is the usual reason"
             first = min(said, key=lambda failure: failure.when, default=Failure(killed, 1, because, 0.0))
+            if first.status == INTERRUPTED:
+                raise KeyboardInterrupt(first.message) from error
             if not any(failure.rank == 0 and failure.message == first.message for failure in said):
                 print(f"rlhf: rank {first.rank}: {first.message}", file=sys.stderr)
             return first.status, first.message
         return 0, ""
+
+
+@contextmanager
+def _passing_on_signals() -> Iterator[None]:
+    """Inside, the first SIGINT or SIGTERM goes to the ranks, which finish their step; a later one ends them."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    first: float | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+            for rank in multiprocessing.active_children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rank.pid or 0, signal.SIGTERM)
+        elif now - first > SAME_WISH_S:
+            raise SignalException("asked twice", sigval=signal.Signals(number))
+
+    with handling((signal.SIGINT, signal.SIGTERM), pass_on):
+        yield
 
 
 @dataclass(frozen=True)
@@ -84,12 +117,13 @@ class Failure:
 
 def _rank(config: Config, job: str | None, swept: tuple[str, ...], folder: str) -> None:
     """What each process does. One that fails must not return: the others would wait for it in their next reduction."""
-    from rlhf.cli import INTERRUPTED, run_job
+    from rlhf.cli import run_job
 
+    terminate_as_interrupt()
     try:
         status, message = run_job(config, job, swept)
-    except KeyboardInterrupt:
-        status, message = INTERRUPTED, "interrupted"
+    except KeyboardInterrupt as error:
+        status, message = INTERRUPTED, str(error)
     if status:
         failure = Failure(int(os.environ["LOCAL_RANK"]), status, message, time.time())
         (Path(folder) / f"{failure.rank}.json").write_text(json.dumps(asdict(failure)), encoding="utf-8")

@@ -599,6 +599,9 @@ def hidden_states(
 
     given: further keyword arguments of the model's forward.
     """
+    from rlhf.zero import begin_pass
+
+    begin_pass(model)
     backbone = unwrap_lora(model).base_model
     tensors = {"attention_mask": attention_mask, "position_ids": position_ids}
     # Left out when absent: Bloom, which has no positions to number, does not even take the argument.

@@ -39,9 +39,10 @@ from rlhf.artifacts import (
     finite,
     is_disk_full,
     model_hash,
+    refused_by_disk,
     write_text_atomic,
 )
-from rlhf.config import Config, Device, Float32Matmul, JudgeName, StageName
+from rlhf.config import CHAIN, Config, Device, Float32Matmul, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
@@ -54,10 +55,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rlhf")
 
-CHAIN = (StageName.sft, StageName.reward, StageName.ppo, StageName.compare)  # what stage=all means
 _ORDER = (StageName.pretrain, *CHAIN)
 
-_SINGLE_PROCESS = (StageName.pretrain,)
 
 _SAMPLING = ("rollout.temperature", "rollout.max_new_tokens", "rollout.batch_size")  # without PPO's rollout.engine
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
@@ -85,7 +84,10 @@ _NOT_INPUTS = (
     "ppo.reward_models",
     "ppo.value_model",
     "ppo.micro_batch_tokens",
+    "ppo.limits",
     "ppo.save_every",
+    "rollout.cuda_graphs",
+    "rollout.gather",
     "rollout.vllm",
     "pretrain.save_every",
     "compare.candidates",
@@ -153,25 +155,13 @@ def touches(swept_keys: Sequence[str], stage: StageName) -> bool:
 def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()) -> None:
     """Runs `config.stage`, or the whole chain. Raises UserError for a mistake; other errors carry where the log is."""
     stages = CHAIN if config.stage == StageName.all else (config.stage,)
-    if distributed.world_size() > 1:
-        _refuse_single_process_stages(stages)
     _check_needs(config, stages)
-    distributed.join(config.launch.device)
+    distributed.join(config.launch.device, alone=config.zero.stage > 0)
     place = Place(run_folder(config), job, swept_keys)
     for stage in stages:
         run_stage(config, stage, place)
     if len(stages) > 1 and job is None and is_main_process():
         _say_where(place)
-
-
-def _refuse_single_process_stages(stages: Sequence[StageName]) -> None:
-    """UserError for a stage that would do the same work on every rank, and write its files at once on all of them."""
-    for stage in stages:
-        if stage in _SINGLE_PROCESS:
-            raise UserError(
-                f"stage={stage.value} runs in one process, and WORLD_SIZE is {distributed.world_size()}; start it "
-                "without torchrun, and of the others stage=sft, stage=reward and stage=ppo with it."
-            )
 
 
 def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
@@ -223,8 +213,9 @@ def run_in_folder(config: Config, stage: StageName, folder: StageFolder, parents
         with _locked(folder), _logging_to(folder):
             _run_locked(config, stage, folder, parents)
     except OSError as error:
-        if is_disk_full(error, folder.path):
-            raise disk_full_error(folder.path) from error
+        refused = refused_by_disk(error, folder.path)
+        if refused is not None:
+            raise refused from error
         raise
     finally:
         if is_main_process():
@@ -421,7 +412,7 @@ def _decide(folder: StageFolder, stage: StageName, inputs: Mapping[str, Any]) ->
 
 
 def _holds_work(folder: StageFolder, manifest: Mapping[str, Any]) -> bool:
-    return manifest.get("status") == "complete" or folder.latest_checkpoint() is not None
+    return manifest.get("status") == "complete" or folder.has_checkpoints
 
 
 def _input_changes(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
@@ -542,8 +533,6 @@ def _call_stage(
 ) -> dict[str, float]:
     from rlhf.tracking import Tracker
 
-    if stage == StageName.compare and not is_main_process():
-        return {}  # nothing is trained: one process does it
     tracker = Tracker(folder.path, config.tracker, stage.value, config.run.name, resolved)
     try:
         context = StageContext(config, folder, dict(parents), tracker, source, resume)

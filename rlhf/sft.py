@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from trl import SFTConfig, SFTTrainer
 
 from rlhf import models, tracking_callback
@@ -21,14 +22,14 @@ from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from rlhf.last_layer import last_layer_only_at
 from rlhf.ppo.rollout import generate
-from rlhf.trainer import StageTrainer, gathered, training_arguments, whole_state_dict
+from rlhf.trainer import IGNORED, FilledRows, StageTrainer, training_arguments, whole_state_dict
+from rlhf.zero import gathered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlhf.pipeline import StageContext
 
-IGNORED = -100  # a label that no loss counts
 SAMPLES_SHOWN = 8
 JUDGED_PROMPTS = 128
 
@@ -173,9 +174,21 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
         tokens = float((inputs["labels"][:, 1:] != IGNORED).sum())
-        self._held_out_sums[0] += float(loss) * tokens
-        self._held_out_sums[1] += tokens
+        if tokens:  # the mean over none is no number
+            self._held_out_sums[0] += float(loss) * tokens
+            self._held_out_sums[1] += tokens
         return loss, logits, labels
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """In order; several ranks fill up their last batches, which Accelerate would do with rows that count twice."""
+        fill = -len(eval_dataset) % (self.args.per_device_eval_batch_size * self.args.world_size)
+        rows = len(eval_dataset)
+        return [*range(rows), *[rows] * fill] if self.args.world_size > 1 else range(rows)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        filled = FilledRows(rows, self.blank(rows[0])) if self.args.world_size > 1 else rows
+        return super().get_eval_dataloader(filled)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._held_out_sums = [0.0, 0.0]

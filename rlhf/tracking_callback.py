@@ -22,11 +22,11 @@ _NAMES = {
     "learning_rate": "optim/lr",
     "grad_norm": "optim/grad_norm",
     "epoch": "train/epoch",
-    "train_loss": "train/mean_loss",  # over the whole training, logged once at its end
     "train_runtime": "time/train_s",
     "eval_runtime": "time/eval_s",
 }
-_DROPPED_ENDINGS = ("samples_per_second", "steps_per_second", "total_flos")  # follow from time and sizes
+# What follows from time and sizes; and the mean over all training, which of several ranks is partly the first one's.
+_DROPPED_ENDINGS = ("samples_per_second", "steps_per_second", "total_flos", "train_loss")
 
 
 def metric_names(logs: Mapping[str, Any]) -> dict[str, float]:

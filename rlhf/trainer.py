@@ -5,7 +5,6 @@ Both run on the Trainer family; everything it would print, upload or write outsi
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import shutil
@@ -15,21 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rlhf import distributed, models
+from rlhf import checkpoints, distributed, models, stopping
+from rlhf.artifacts import NOT_FINITE
 from rlhf.config import Config, Device, DType, OptimConfig, ZeroConfig
 from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
+from rlhf.zero import gathered, import_deepspeed, optimization, remember
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
-COMPLETE = "COMPLETE"
-SAVE_EVERY_S = 600.0  # an interrupted stage loses no more than this
+IGNORED = -100  # a label that no loss counts
 _BATCHES_TO_SORT = 50  # rows are sorted by length among this many random batches
 
 
@@ -94,7 +96,7 @@ def training_arguments(
         "deepspeed": deepspeed_config(config.zero),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_total_limit": 2,
+        "save_total_limit": config.run.keep_checkpoints,
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "report_to": "none",
@@ -107,20 +109,14 @@ def deepspeed_config(zero: ZeroConfig) -> dict[str, Any] | None:
     """DeepSpeed's settings for a Trainer, which fills in the "auto" ones; None trains without DeepSpeed."""
     if zero.stage == 0:
         return None
-    settings: dict[str, Any] = {"stage": zero.stage}
-    if zero.offload:
-        settings["offload_optimizer"] = {"device": "cpu"}
-        if zero.stage == 3:
-            settings["offload_param"] = {"device": "cpu"}
-    if zero.stage == 3:
-        settings["stage3_gather_16bit_weights_on_model_save"] = True
+    import_deepspeed()
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": "auto"},
-        "zero_optimization": settings,
+        "zero_optimization": optimization(zero),
         # torch's AdamW: DeepSpeed's own compiles C++ on first use, and is another optimizer.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -139,19 +135,6 @@ def choose_attention(model: Any, config: Config, longest: int) -> None:
         model.set_attn_implementation(chosen)
 
 
-@contextlib.contextmanager
-def gathered(model: Any) -> Iterator[None]:
-    """Inside, every parameter is whole on every rank, as sampling needs; only ZeRO stage 3 makes a difference."""
-    parameters = [p for p in model.parameters() if hasattr(p, "ds_id")]
-    if not parameters:
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(parameters):
-        yield
-
-
 def whole_state_dict(trainer: Trainer) -> dict[str, Tensor]:
     """The trained weights under a plain model's names, adapters merged, on the CPU, whole on every rank."""
     with gathered(trainer.model):
@@ -163,16 +146,20 @@ class BucketSampler(Sampler[int]):
 
     Rows are shuffled, sorted by length within stretches of 50 batches, cut into batches, and the batches shuffled: no
     long stretch of training sees only short rows. A function of seed and epoch alone, so that a resumed run repeats it.
+    filled: the last batch is whole too, with the index of a row that `FilledRows` has.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], float]) -> None:
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], float], *, filled: bool = False
+    ) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = epoch
+        self._fill = -len(lengths) % batch_size if filled else 0
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._fill
 
     def __iter__(self) -> Iterator[int]:
         rng = random.Random(f"{self._seed}:{math.floor(self._epoch() + 1e-6)}")
@@ -187,7 +174,25 @@ class BucketSampler(Sampler[int]):
         short = [batch for batch in batches if len(batch) < self._batch_size]
         whole = [batch for batch in batches if len(batch) == self._batch_size]
         rng.shuffle(whole)
-        return iter([row for batch in whole + short for row in batch])
+        fill = [len(self._lengths)] * self._fill
+        return iter([row for batch in whole + short for row in batch] + fill)
+
+
+class FilledRows(Dataset[Any]):
+    """Rows, and behind the last one a row that counts for nothing, with which several ranks fill up a last batch.
+
+    Accelerate would fill it with rows that count twice.
+    """
+
+    def __init__(self, rows: Any, blank: Any) -> None:
+        self._rows = rows
+        self._blank = blank
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._rows[index] if index < len(self._rows) else self._blank
 
 
 class StageTrainer(Trainer):
@@ -198,21 +203,52 @@ class StageTrainer(Trainer):
 
     train_lengths: Sequence[int]
     stage: str
+    _suspect: tuple[float, dict[str, Any]] | None = None  # loss and inputs of a step's first, or its first bad, part
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # All micro-batches of all ranks that make up one step are neighbours in the order.
         args = self.args
         step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return BucketSampler(self.train_lengths, step, args.seed, lambda: self.state.epoch or 0.0)
+        filled = args.world_size > 1
+        return BucketSampler(self.train_lengths, step, args.seed, lambda: self.state.epoch or 0.0, filled=filled)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"The {self.stage} loss is {loss.item()} at step {self.state.global_step + 1}; nothing was updated. "
-                f"Lower {self.stage}.optim.lr, or set model.dtype=float32."
-            )
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        rows: Any = self.train_dataset
+        if self.args.world_size > 1:
+            self.train_dataset = FilledRows(rows, self.blank(rows[0]))
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = rows
+
+    def blank(self, row: Any) -> Any:
+        """A row like this one, that adds nothing to a loss or to a count."""
+        return {**row, "labels": [IGNORED] * len(row["labels"])}
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        if self._suspect is None or math.isfinite(self._suspect[0]):
+            self._suspect = (loss.item(), inputs)
         return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses to step where the norm is not finite: it is over all ranks, so that all of them refuse."""
+        norm = super()._get_grad_norm(*args, **kwargs)
+        suspect, self._suspect = self._suspect, None
+        assert suspect is not None, "a step has a micro-batch"
+        loss, inputs = suspect
+        # In float16 gradients overflow now and then, and the loss scaler leaves such a step out.
+        if norm is None or math.isfinite(norm) or (self.args.fp16 and math.isfinite(loss)):
+            return norm
+        step = self.state.global_step + 1
+        folder = Path(str(self.args.output_dir)).parent / NOT_FINITE
+        folder.mkdir(exist_ok=True)
+        kept = folder / f"step-{step}-rank-{distributed.rank()}.safetensors"
+        save_file({name: t.cpu().contiguous() for name, t in inputs.items() if isinstance(t, Tensor)}, kept)
+        raise UserError(
+            f"The gradient of {self.stage} is not finite at step {step} (the loss of the batch in {kept} is {loss}); "
+            f"nothing was updated. Lower {self.stage}.optim.lr, or set model.dtype=float32."
+        )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the manifest says more than a card made from a template."""
@@ -228,57 +264,65 @@ class StageTrainer(Trainer):
         return [float(x) for x in total]
 
 
-class CheckpointCallback(TrainerCallback):
-    """Marks a checkpoint as whole once all of it is on disk, and asks for one when the last is long ago."""
+class _ZeroCallback(TrainerCallback):
+    """Tells `gathered` which engine shards the model, once there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        if self._trainer.is_deepspeed_enabled:
+            model: Any = self._trainer.model
+            remember(model, self._trainer.deepspeed)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Seals a checkpoint once all of it is on disk, and asks for one when the last is long ago or a signal came."""
+
+    def __init__(self, save_minutes: float) -> None:
+        self._every_s = 60 * save_minutes
         self._last_save_s = time.monotonic()
+        self.stopped_after: int | None = None  # the step, where training ended because of a signal
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        due = time.monotonic() - self._last_save_s > SAVE_EVERY_S
-        if args.world_size > 1:
-            if state.global_step % 20:
-                return
-            due = _from_rank_0(due, args)  # clocks differ, and all ranks must save at the same step
-        if due:
+        # Clocks differ, and all ranks must save and stop at the same step.
+        wishes = distributed.from_every_rank((time.monotonic() - self._last_save_s > self._every_s, stopping.wanted()))
+        if any(due for due, _ in wishes):
             control.should_save = True
+        if any(stop for _, stop in wishes) and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+            self.stopped_after = state.global_step
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._last_save_s = time.monotonic()
-        if args.should_save:
-            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            if folder.is_dir():
-                (folder / COMPLETE).touch()
-
-
-def _from_rank_0(flag: bool, args: TrainingArguments) -> bool:
-    tensor = torch.tensor([int(flag)], device=args.device)
-    torch.distributed.broadcast(tensor, src=0)
-    return bool(tensor.item())
-
-
-def latest_checkpoint(checkpoints_dir: Path) -> tuple[int, Path] | None:
-    """The newest whole checkpoint and its step; None when there is none."""
-    found = [
-        (int(folder.name.rsplit("-", 1)[1]), folder)
-        for folder in checkpoints_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (folder / COMPLETE).exists()
-    ]
-    return max(found, default=None)
+        distributed.barrier()  # every rank has written its part
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if args.should_save and folder.is_dir():
+            checkpoints.seal(folder)
+        distributed.barrier()
 
 
 def train(trainer: Trainer, context: StageContext) -> None:
-    """Trains from the newest whole checkpoint when the stage resumes, else from the start.
+    """Trains from the newest undamaged checkpoint when the stage resumes, else from the start.
 
-    Half-written checkpoints go, and what was logged after the checkpoint is forgotten.
+    Newer ones go, and what was logged after the checkpoint is forgotten. Raises Stopped after a signal.
     """
-    checkpoints = context.folder.checkpoints_dir
-    found = latest_checkpoint(checkpoints) if context.resume else None
+    folder = context.folder.checkpoints_dir
+    found = None
+    if context.resume:
+        found = distributed.from_main(lambda: checkpoints.newest(folder, PREFIX_CHECKPOINT_DIR))
     if trainer.args.should_save:
-        for folder in checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-            if found is None or not (folder / COMPLETE).exists():
-                shutil.rmtree(folder)
+        for step, left in checkpoints.numbered(folder, PREFIX_CHECKPOINT_DIR):
+            if found is None or step > found[0]:
+                shutil.rmtree(left)
+    distributed.barrier()
     context.tracker.rewind(found[0] if found is not None else -1)
-    trainer.add_callback(CheckpointCallback())
-    with models.quiet_transformers():
+    trainer.add_callback(_ZeroCallback(trainer))
+    callback = CheckpointCallback(context.config.run.save_minutes)
+    trainer.add_callback(callback)
+    with models.quiet_transformers(), stopping.between_steps():
         trainer.train(resume_from_checkpoint=str(found[1]) if found is not None else None)
+    if trainer.is_deepspeed_enabled:
+        unset_hf_deepspeed_config()  # else models that are loaded from now on would be sharded as they load
+    if callback.stopped_after is not None:
+        raise stopping.Stopped(callback.stopped_after)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf.artifacts import write_json_atomic, write_text_atomic
 from rlhf.config import Config, JudgeName
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.records import DataSource, Prompt, Split
+from rlhf.distributed import is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.evaluation import report as html
@@ -65,7 +66,19 @@ def run(context: StageContext) -> dict[str, float]:
         seed=config.seed,
     )
 
-    responses = response_rows(prompts, answers)
+    numbers = metrics(report)
+    if is_main_process():
+        _write(context, report, response_rows(prompts, answers), paths)
+    return numbers
+
+
+def _write(
+    context: StageContext,
+    report: dict[str, Any],
+    responses: Sequence[Mapping[str, object]],
+    paths: Mapping[str, str],
+) -> None:
+    config, folder = context.config, context.folder.path
     write_json_atomic(folder / "report.json", report)
     write_text_atomic(folder / "responses.jsonl", "".join(json_line(row) for row in responses))
     made = html.how_it_was_made(config, context.data.fingerprint(), folder, context.parents)
@@ -73,14 +86,12 @@ def run(context: StageContext) -> dict[str, float]:
     page = html.render(report, responses, curves, made, side_by_side=config.compare.side_by_side)
     write_text_atomic(folder / "report.html", page)
 
-    numbers = metrics(report)
     context.tracker.rewind(-1)
-    context.tracker.log(0, numbers)
+    context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     for remark in report["remarks"]:
         print(remark)
     print(f"Report: {folder / 'report.html'}")
-    return numbers
 
 
 def candidate_paths(parents: Mapping[str, Path], config: Config) -> dict[str, str]:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rlhf import adapters, models
-from rlhf.distributed import barrier, is_main_process
+from rlhf import adapters, models, stopping
+from rlhf.distributed import from_main, is_main_process
+from rlhf.engine import NonFiniteLossError
 from rlhf.evaluation.text_loss import held_out_blocks, text_loss
 from rlhf.ppo.engines.engine import open_engine
 from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.evaluate import evaluate
 from rlhf.ppo.experience import Roles, make_experience, pack, roll_out, score
+from rlhf.ppo.guard import check_limits, not_finite
 from rlhf.ppo.order import seed_for
 from rlhf.ppo.setup import load_pretraining, load_prompts, load_roles
 from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.ppo.training import Training
 from rlhf.ppo.update import split_minibatches, update
 from rlhf.tracking import Laps, Progress, progress
+from rlhf.zero import gathered
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
@@ -52,7 +55,8 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
             metrics, rows = evaluate(roles, engine, prompts.held_out, context.data.gold, config)
             if held_out_text is not None:
                 budget = ppo.micro_batch_tokens
-                metrics["eval/text_loss"] = text_loss(roles.policy, held_out_text, token_budget=budget)
+                with gathered(roles.policy):
+                    metrics["eval/text_loss"] = text_loss(roles.policy, held_out_text, token_budget=budget)
             if training.best is not None:
                 training.best.offer(step, metrics)
         tracker.samples(step, rows)
@@ -61,7 +65,7 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
     if start == 0 and ppo.evaluate_every > 0:
         tracker.log(0, evaluation(0))
     bar: Progress[None] = progress(training.iterations, "ppo", "iteration", config.tracker.progress, initial=start)
-    with bar:
+    with stopping.between_steps(), bar:
         for iteration in range(start, training.iterations):
             training.set_learning_rates(iteration)
             seed = seed_for(config.seed, "iteration", iteration)
@@ -90,16 +94,21 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
             value_alone = iteration < ppo.value_warmup_iterations
             losses: dict[str, float] = {}
             if not training.spent(measured["objective/kl"]):
-                losses = update(
-                    training.policy if not value_alone else None,
-                    training.value_model,
-                    experience,
-                    ppo,
-                    temperature=config.rollout.temperature,
-                    seed=seed,
-                    pretraining=pretraining.take(iteration) if pretraining is not None else None,
-                    ema=training.ema,
-                )
+                check_limits(iteration + 1, measured, ppo.limits, context.folder)
+                try:
+                    losses = update(
+                        training.policy if not value_alone else None,
+                        training.value_model,
+                        experience,
+                        ppo,
+                        temperature=config.rollout.temperature,
+                        seed=seed,
+                        pretraining=pretraining.take(iteration) if pretraining is not None else None,
+                        ema=training.ema,
+                    )
+                except NonFiniteLossError as error:
+                    raise not_finite(iteration + 1, error, episodes, experience, context.folder) from error
+                check_limits(iteration + 1, losses, ppo.limits, context.folder)
             laps.end("update")
 
             training.metrics = {
@@ -118,40 +127,48 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
             if last or (ppo.evaluate_every > 0 and step % ppo.evaluate_every == 0):
                 training.metrics |= evaluation(step)
             tracker.log(step, training.metrics)
-            if last or step % ppo.save_every == 0:
-                if is_main_process():  # every rank has the same to save
-                    with context.folder.checkpoint(step) as folder:
-                        training.save(folder)
-                barrier()
+            stop = stopping.asked()
+            if last or stop or step % ppo.save_every == 0:
+                training.save(context.folder, step, keep=config.run.keep_checkpoints)
             bar.update()
             bar.show({name: measured[name] for name in ("objective/score", "objective/kl")})
             if training.over_max_kl:
                 spent = (ppo.max_kl, iteration, training.iterations)
                 log.info("ppo: objective/kl is over ppo.max_kl=%g; ended after %d of %d iterations", *spent)
                 break
+            if stop and not last:
+                raise stopping.Stopped(step)
 
-    if is_main_process():
-        _save(context, roles, training)
+    _save(context, roles, training)
     return training.metrics | (training.best.metrics if training.best is not None else {})
 
 
 def _save(context: StageContext, roles: Roles, training: Training) -> None:
+    """Every rank takes part in making weights whole; the first one writes them."""
+    with training.saved_policy(), gathered(roles.policy):
+        if is_main_process():
+            dtype = models.torch_dtype(context.config.model.dtype)
+            models.save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
+    if roles.value_model is not None:
+        with gathered(roles.value_model):
+            if is_main_process():
+                _save_value_model(context, roles)
+
+
+def _save_value_model(context: StageContext, roles: Roles) -> None:
     config, tokenizer = context.config.model, roles.tokenizer
     dtype = models.torch_dtype(config.dtype)
-    with training.saved_policy():
-        models.save_model(roles.policy, tokenizer, context.folder.model_dir, dtype=dtype)
     value_model, adapter = roles.value_model, None
     if isinstance(value_model, SharedValueModel):
         value_model = value_model.as_classifier(str(context.parents["policy"]), config)
-    elif value_model is not None and context.config.ppo.share_base:
+    elif context.config.ppo.share_base:
         adapter = adapters.adapter_of(value_model, context.parents["policy"])
-    if value_model is not None:
-        models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter)
+    models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter)
 
 
 def _resume(context: StageContext, training: Training) -> int:
     """Load the newest checkpoint where an earlier attempt left one; the iteration to go on with."""
-    latest = context.folder.latest_checkpoint() if context.resume else None
+    latest = from_main(context.folder.latest_checkpoint) if context.resume else None
     if latest is None:
         context.tracker.rewind(-1)
         return 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from transformers import TrainingArguments
 
-from rlhf import trainer
+from rlhf import distributed, trainer
 from rlhf.data.records import Split
+from rlhf.engine import pick_device
+from rlhf.evaluation.text_loss import text_loss
 from rlhf.models import save_model
 from rlhf.pretraining import PackedTexts, build_model, train_tokenizer
 from rlhf.tracking_callback import install
@@ -16,20 +20,27 @@ if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 
+_TOKEN_BUDGET = 8192  # of a forward pass that measures the loss
+
+
 class PretrainTrainer(trainer.StageTrainer):
     stage = "pretrain"
+
+    def blank(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**row, "labels": torch.full_like(row["labels"], trainer.IGNORED)}
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains model.architecture on the data's text and saves it; returns its held-out loss, nats a token."""
     config, settings = context.config, context.config.pretrain
     texts = context.data.texts(Split.train)
-    tokenizer = train_tokenizer(texts, config.model.architecture.vocab_size, config.model.architecture.context)
+    architecture = config.model.architecture
+    tokenizer = distributed.from_main(lambda: train_tokenizer(texts, architecture.vocab_size, architecture.context))
     train_blocks, held_out_blocks = (
         PackedTexts(documents, tokenizer, settings.sequence_length, "pretrain.sequence_length")
         for documents in (texts, context.data.texts(Split.evaluation))
     )
-    model = build_model(config.model.architecture, tokenizer, config.model.attn_implementation)
+    model = build_model(architecture, tokenizer, config.model.attn_implementation)
 
     arguments = trainer.training_arguments(
         config,
@@ -55,12 +66,16 @@ def run(context: StageContext) -> dict[str, float]:
     install(pretraining, context.tracker, "pretrain", enabled=config.tracker.progress)
     trainer.train(pretraining, context)
 
-    model.bfloat16()  # as it is shipped, half the bytes; the held-out loss is that of the rounded weights
-    held_out_loss = pretraining.evaluate()["eval_loss"]
-    save_model(model, tokenizer, context.folder.model_dir)
+    finished: Any = build_model(architecture, tokenizer, config.model.attn_implementation)
+    finished.load_state_dict(trainer.whole_state_dict(pretraining))
+    # As it is shipped, half the bytes; the held-out loss is that of the rounded weights.
+    finished.bfloat16().to(pick_device(config.launch))
+    if distributed.is_main_process():
+        save_model(finished, tokenizer, context.folder.model_dir)
+    distributed.barrier()
     return {
-        "eval/loss": held_out_loss,
+        "eval/loss": text_loss(finished, held_out_blocks.blocks, token_budget=_TOKEN_BUDGET),
         "data/documents": len(texts),
         "data/tokens": train_blocks.blocks.numel(),
-        "model/parameters": model.num_parameters(),
+        "model/parameters": finished.num_parameters(),
     }

@@ -21,6 +21,7 @@ from rlhf.reward import evaluation
 from rlhf.reward.bias import set_bias
 from rlhf.reward.collect import collect_rankings, drop_tied
 from rlhf.reward.trainer import build_trainer
+from rlhf.zero import gathered
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
@@ -67,7 +68,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     adapter: adapters.Adapter | None = None
     if config.model.lora.r > 0:
-        with trainer.gathered(reward_trainer.model):
+        with gathered(reward_trainer.model):
             adapter = adapters.adapter_of(reward_trainer.model, context.parents["policy"])
         adapter = adapter.with_changed_modules(finished, trained)
     if distributed.is_main_process():

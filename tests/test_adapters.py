@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf import models
 from rlhf.adapters import adapter_of, is_adapter_of, reward_model_on, value_model_on
-from rlhf.config import LoraConfig, ModelConfig, OptimConfig, PPOConfig, ZeroConfig
+from rlhf.config import LoraConfig, ModelConfig, OptimConfig, PPOConfig
 from rlhf.engine import Engine
 from rlhf.errors import UserError
 from rlhf.flat import can_run_flat
@@ -134,8 +134,8 @@ def experience_of(roles: Roles, config: PPOConfig) -> Experience:
 
 def engines(roles: Roles, policy_lr: float = 1e-2, value_lr: float = 1e-2) -> tuple[Engine, Engine]:
     return (
-        Engine(roles.policy, OptimConfig(lr=policy_lr), ZeroConfig()),
-        Engine(roles.value_model, OptimConfig(lr=value_lr), ZeroConfig()),
+        Engine(roles.policy, OptimConfig(lr=policy_lr)),
+        Engine(roles.value_model, OptimConfig(lr=value_lr)),
     )
 
 

@@ -162,12 +162,12 @@ def test_checkpoints_keep_the_newest_two_and_ignore_half_written_ones(tmp_path: 
     stage = StageFolder(tmp_path / "ppo")
     assert stage.latest_checkpoint() is None
     for step in (9, 10, 100):
-        with stage.checkpoint(step) as folder:
+        with stage.checkpoint(step, keep=2) as folder:
             (folder / "state").write_text(str(step))
-    with pytest.raises(RuntimeError), stage.checkpoint(200) as folder:
+    with pytest.raises(RuntimeError), stage.checkpoint(200, keep=2) as folder:
         (folder / "state").write_text("half")
         raise RuntimeError
-    (stage.checkpoints_dir / "step-300").mkdir()  # no marker
+    (stage.checkpoints_dir / "step-300").mkdir()  # no checksums
     step, folder = stage.latest_checkpoint() or pytest.fail("no checkpoint")
     assert (step, (folder / "state").read_text()) == (100, "100")
     assert not (stage.checkpoints_dir / "step-9").exists()

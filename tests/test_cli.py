@@ -145,7 +145,7 @@ def test_interrupt_is_one_line_and_status_130(
 ) -> None:
     world.fail["sft"] = KeyboardInterrupt()
     assert run_main(monkeypatch, "stage=sft", *common(world)) == 130
-    assert capsys.readouterr().err == "rlhf: Interrupted. The same command goes on where this one stopped.\n"
+    assert capsys.readouterr().err == "rlhf: Interrupted. The same command goes on from the last checkpoint.\n"
 
 
 def test_sweep_runs_its_jobs_in_their_folders_and_compares_them(

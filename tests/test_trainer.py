@@ -71,12 +71,3 @@ def test_deepspeed_is_off_at_stage_0_and_sharded_above() -> None:
     zero = settings["zero_optimization"]
     assert zero["stage"] == 3
     assert zero["offload_param"] == zero["offload_optimizer"] == {"device": "cpu"}
-
-
-def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
-    for step, whole in ((5, True), (20, True), (30, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / trainer.COMPLETE).touch()
-    assert trainer.latest_checkpoint(tmp_path) == (20, tmp_path / "checkpoint-20")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rlhf import distributed
 from rlhf.config import Config
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder, context_of
@@ -49,7 +50,10 @@ def usable_prompts(
 
 
 def answer(path: str, name: str, prompts: Sequence[Prompt], data: DataSource, config: Config) -> Generated:
-    """Sampled responses of the model at `path`, at compare.temperature, and its loss on the data's documents."""
+    """Sampled responses of the model at `path`, at compare.temperature, and its loss on the data's documents.
+
+    Every rank draws its share, and gets all of them.
+    """
     from rlhf.engine import pick_device
     from rlhf.evaluation.kl import TOKEN_BUDGET, response_logprobs
     from rlhf.evaluation.text_loss import held_out_blocks, text_loss
@@ -64,20 +68,23 @@ def answer(path: str, name: str, prompts: Sequence[Prompt], data: DataSource, co
     rollout = generate(
         model,
         prompt_ids,
+        distributed.share(range(len(prompt_ids))),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         config=replace(config.rollout, temperature=temperature),
         generator_seed=config.seed,
         progress=f"{name} answers" if config.tracker.progress else None,
     )
+    own_logprobs = response_logprobs(model, distributed.share(prompt_ids), rollout.response_ids)
+    response_ids = distributed.whole(rollout.response_ids, len(prompt_ids))
     blocks = held_out_blocks(data, tokenizer, model)
     return Generated(
         tokenizer=tokenizer,
         prompt_ids=prompt_ids,
-        response_ids=rollout.response_ids,
-        ended=rollout.ended,
-        texts=[template.decode(ids) for ids in rollout.response_ids],
-        logprobs=response_logprobs(model, prompt_ids, rollout.response_ids),
+        response_ids=response_ids,
+        ended=distributed.whole(rollout.ended, len(prompt_ids)),
+        texts=[template.decode(ids) for ids in response_ids],
+        logprobs=distributed.whole(own_logprobs, len(prompt_ids)),
         text_loss=None if blocks is None else text_loss(model, blocks, token_budget=TOKEN_BUDGET),
     )
 
@@ -109,7 +116,10 @@ def kl_from_reference(
             if model is None:
                 model = load_causal_lm(path, config.model).to(pick_device(config.launch))  # type: ignore[arg-type]
             ours = candidate.logprobs
-            theirs = response_logprobs(model, reference.prompt_ids, candidate.response_ids)
+            own = response_logprobs(
+                model, distributed.share(reference.prompt_ids), distributed.share(candidate.response_ids)
+            )
+            theirs = distributed.whole(own, len(ours))
             kl[name] = [a - b for a, b in zip(ours, theirs, strict=True)]
     return kl
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from rlhf import distributed
 from rlhf.data.records import Prompt
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class RewardModelJudge:
 
         # Equal answers of two candidates must tie, and a score moves in its last bits with what shares its batch.
         unique = list(dict.fromkeys(tuple(ids) for ids in sequences))
-        values = sequence_scores(self._model, [list(ids) for ids in unique], token_budget=TOKEN_BUDGET).tolist()
+        own = [list(ids) for ids in distributed.share(unique)]
+        values = distributed.whole(sequence_scores(self._model, own, token_budget=TOKEN_BUDGET).tolist(), len(unique))
         by_sequence = dict(zip(unique, values, strict=True))
         return _finite([by_sequence[tuple(ids)] for ids in sequences], self.name, prompts)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from rlhf import distributed
 from rlhf.data.encoding import context_of
 from rlhf.data.records import DataSource, Split
 from rlhf.errors import UserError
@@ -42,13 +43,14 @@ def held_out_blocks(
 def text_loss(model: PreTrainedModel, blocks: Tensor, *, token_budget: int) -> float:
     """Mean -log p of each block's tokens after its first, in nats; softmax in float32, sum in float64.
 
-    blocks: (sequences, length) int64, without padding.
+    blocks: (sequences, length) int64, without padding. Each rank reads its share of them.
     """
     was_training = model.training
     model.eval()
     total = 0.0
-    for part in blocks.to(model.device).split(max(1, token_budget // blocks.shape[1])):
+    own = blocks[distributed.rank() :: distributed.world_size()].to(model.device)
+    for part in own.split(max(1, token_budget // blocks.shape[1])) if len(own) else ():
         logits = model(input_ids=part, use_cache=False).logits[:, :-1]
         total -= float(token_logprobs(logits, part[:, 1:]).double().sum())
     model.train(was_training)
-    return total / (blocks.shape[0] * (blocks.shape[1] - 1))
+    return sum(distributed.from_every_rank(total)) / (blocks.shape[0] * (blocks.shape[1] - 1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rlhf import distributed
 from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
 from rlhf.last_layer import last_layer_only_at
 from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
@@ -86,6 +87,21 @@ def micro_batches(batch: Sequences, rows: Sequence[int], token_budget: int) -> l
     else:
         groups = length_buckets(lengths, token_budget, least_rows=ROW_MULTIPLE)
     return [_micro_batch(batch, [in_order[i] for i in group]) for group in groups]
+
+
+def own_micro_batches(
+    batch: Sequences, rows: Sequence[int], token_budget: int, *, even: bool
+) -> list[tuple[MicroBatch, bool]]:
+    """The micro-batches of this rank's share of the rows, and whether each counts.
+
+    even: every rank has as many as the one with the most, for models whose passes need all ranks; those that fill up
+    repeat a row and do not count.
+    """
+    own = micro_batches(batch, distributed.share(rows), token_budget)
+    if not even:
+        return [(micro, True) for micro in own]
+    idle = _micro_batch(batch, [rows[0]])
+    return [(micro or idle, micro is not None) for micro in distributed.even(own)]
 
 
 def _micro_batch(batch: Sequences, group: list[int]) -> MicroBatch:

@@ -28,8 +28,8 @@ class Best(Weights):
         if objective > self.objective:
             self.objective = objective
             self.metrics = {**measured, "eval/best_step": float(step)}
-            for name, parameter in self.trained():
-                self.tensors[name].copy_(parameter)
+            for name, part in self.trained():
+                self.tensors[name].copy_(part)
 
     def state_dict(self) -> dict[str, Any]:
         return {"objective": self.objective, "metrics": self.metrics}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from rlhf.distributed import any_rank
 from rlhf.models import ROW_MULTIPLE, round_up
 from rlhf.rl.logprobs import token_logprobs
 
@@ -28,10 +30,12 @@ def decode(
     pad_token_id: int,
     temperature: float,
     logprobs: bool,
+    together: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Sampled tokens of one batch, (batch, new_tokens) int64; what follows a row's first end token means nothing.
 
     prompt_ids: longest first.  uniforms: (batch, new_tokens) float64 in [0, 1).
+    together:   every rank makes as many passes as the one that needs the most.
     Beside them their log-probs, (batch, new_tokens) float32, which mean nothing unless `logprobs`.
     """
     device = model.device
@@ -46,7 +50,8 @@ def decode(
     rows = torch.arange(batch, device=device)
     finished = torch.zeros(batch, dtype=torch.bool, device=device)
 
-    cache, logits = _prefill(model, prompt_ids, capacity=width + new_tokens, pad_token_id=pad_token_id)
+    rows_at_once = len(prompt_ids) if together else PREFILL_ROWS
+    cache, logits = _prefill(model, prompt_ids, rows_at_once, capacity=width + new_tokens, pad_token_id=pad_token_id)
     for step in range(new_tokens):
         tokens = inverse_cdf(logits, uniforms[rows, step], temperature)
         sampled[rows, step] = tokens
@@ -54,9 +59,10 @@ def decode(
             drawn[rows, step] = token_logprobs(logits, tokens, temperature=temperature)
         finished |= tokens == eos_token_id
         count = int(finished.sum())
-        if count == len(rows) or step + 1 == new_tokens:
+        done = count == len(rows)
+        if step + 1 == new_tokens or (done if not together else not any_rank(not done)):
             break
-        left = round_up(len(rows) - count, ROW_MULTIPLE)
+        left = round_up(max(len(rows) - count, 1), ROW_MULTIPLE)
         if count >= DROP_FINISHED_AT * len(rows) and left < len(rows):
             keep = finished.int().argsort(stable=True)[:left].sort().values
             cache.batch_select_indices(keep)
@@ -72,15 +78,23 @@ def decode(
     return sampled, drawn
 
 
+decode_together = functools.partial(decode, together=True)
+
+
 def _prefill(
-    model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], *, capacity: int, pad_token_id: int
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    rows_at_once: int,
+    *,
+    capacity: int,
+    pad_token_id: int,
 ) -> tuple[DynamicCache, Tensor]:
     """The prompts' cache, left-padded to the longest, and the logits after each prompt's last token, (batch, vocab)."""
     device = model.device
     width = len(prompt_ids[0])
     cache = _empty_cache(model, capacity)
     joinable = all(isinstance(layer, _BufferedLayer) for layer in cache.layers)
-    rows_at_once = PREFILL_ROWS if joinable else len(prompt_ids)
+    rows_at_once = rows_at_once if joinable else len(prompt_ids)
     logits = []
     for start in range(0, len(prompt_ids), rows_at_once):
         part = prompt_ids[start : start + rows_at_once]

@@ -18,5 +18,5 @@ class EMA(Weights):
     @torch.no_grad()
     def update(self) -> None:
         """average <- decay * average + (1 - decay) * weights."""
-        for name, parameter in self.trained():
-            self.tensors[name].lerp_(parameter.detach().float(), 1 - self.decay)
+        for name, part in self.trained():
+            self.tensors[name].lerp_(part.float(), 1 - self.decay)

@@ -22,7 +22,7 @@ from rlhf.models import freeze
 from rlhf.ppo.batching import (
     MicroBatch,
     Sequences,
-    micro_batches,
+    own_micro_batches,
     response_logprobs,
     response_values,
     sequences,
@@ -36,6 +36,7 @@ from rlhf.rl.kl import k1, k3, masked_sums
 from rlhf.rl.losses import explained_variance, masked_mean
 from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from rlhf.rl.whitening import whiten
+from rlhf.zero import is_sharded
 
 
 class Reference:
@@ -44,6 +45,11 @@ class Reference:
     def __init__(self, policy: Any) -> None:
         self._policy = policy
         self._copy = None if hasattr(policy, "peft_config") else freeze(copy.deepcopy(policy))
+
+    @property
+    def copy(self) -> nn.Module | None:
+        """The frozen copy; None where the policy's adapter is what it differs by."""
+        return self._copy
 
     @contextmanager
     def model(self) -> Iterator[nn.Module]:
@@ -182,11 +188,13 @@ def pack(roles: Roles, episodes: Episodes) -> Sequences:
 def kl_to_reference(roles: Roles, batch: Sequences, *, temperature: float, token_budget: int) -> Tensor:
     """k1 summed over each response, (batch,) float32, in nats."""
     kl = torch.zeros_like(batch.response_mask, dtype=torch.float32)
-    for micro in micro_batches(batch, distributed.share(range(len(batch.lengths))), token_budget):
+    even = is_sharded(roles.policy)
+    for micro, counts in own_micro_batches(batch, range(len(batch.lengths)), token_budget, even=even):
         logprobs, _ = response_logprobs(roles.policy, micro, temperature)
         with roles.reference.model() as reference:
             ref_logprobs, _ = response_logprobs(reference, micro, temperature)
-        _put(kl, micro, k1(logprobs, ref_logprobs))
+        if counts:
+            _put(kl, micro, k1(logprobs, ref_logprobs))
     distributed.sum_over_ranks(kl)
     return masked_sums(kl, batch.response_mask)
 
@@ -218,16 +226,18 @@ def make_experience(
     old_logprobs, ref_logprobs, values, entropies = (
         torch.zeros_like(batch.response_mask, dtype=torch.float32) for _ in range(4)
     )
+    even = is_sharded(roles.policy)
     for rows in minibatches:
-        for micro in micro_batches(batch, distributed.share(rows), config.micro_batch_tokens):
+        for micro, counts in own_micro_batches(batch, rows, config.micro_batch_tokens, even=even):
             logprobs, entropy = response_logprobs(roles.policy, micro, temperature, with_entropy=True)
             assert entropy is not None
-            _put(old_logprobs, micro, logprobs)
-            _put(entropies, micro, entropy)
+            said = [(old_logprobs, logprobs), (entropies, entropy)]
             with roles.reference.model() as reference:
-                _put(ref_logprobs, micro, response_logprobs(reference, micro, temperature)[0])
+                said.append((ref_logprobs, response_logprobs(reference, micro, temperature)[0]))
             if roles.value_model is not None:
-                _put(values, micro, response_values(roles.value_model, micro))
+                said.append((values, response_values(roles.value_model, micro)))
+            for into, flat in said if counts else ():
+                _put(into, micro, flat)
     # Every row has its numbers from one rank and zeros from the others: from here on all ranks know the whole batch,
     # and whatever is whitened, averaged or decided is so over all of it.
     distributed.sum_over_ranks(old_logprobs, ref_logprobs, values, entropies)

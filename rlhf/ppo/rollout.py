@@ -14,11 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import RolloutConfig
 from rlhf.data.encoding import context_of
 from rlhf.data.records import Prompt, Sampler
+from rlhf.distributed import from_every_rank
 from rlhf.errors import UserError
-from rlhf.ppo.decoding import decode
+from rlhf.ppo.decoding import decode, decode_together
 from rlhf.ppo.graphed_decoding import decode_graphed
 from rlhf.tracking import Progress
 from rlhf.tracking import progress as progress_bar
+from rlhf.zero import needs_all_ranks
 
 if TYPE_CHECKING:
     from rlhf.data.templates import ChatTemplate
@@ -73,14 +75,17 @@ def generate(
     bar: Progress[None] = progress_bar(
         len(prompt_ids), progress or "", "response", enabled=progress is not None, leave=False
     )
+    batches = [by_length[start : start + config.batch_size] for start in range(0, len(by_length), config.batch_size)]
     draw = decode_graphed if config.cuda_graphs else decode
+    if needs_all_ranks(model):
+        batches += [[]] * (max(from_every_rank(len(batches))) - len(batches))
+        draw = decode_together
     with _evaluating(model), bar:
-        for start in range(0, len(by_length), config.batch_size):
-            batch = by_length[start : start + config.batch_size]
+        for batch in batches:
             tokens, batch_logprobs = draw(
                 model,
-                [prompt_ids[i] for i in batch],
-                uniforms[batch],
+                [prompt_ids[i] for i in batch] or [[eos_token_id]],
+                uniforms[batch] if batch else torch.zeros(1, config.max_new_tokens, dtype=torch.float64),
                 eos_token_id=eos_token_id,
                 pad_token_id=pad_token_id,
                 temperature=config.temperature,

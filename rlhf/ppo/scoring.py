@@ -20,6 +20,7 @@ from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from rlhf.ppo.reward_fn import RewardFunction, load_reward_fn
+from rlhf.zero import gathered
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
@@ -67,10 +68,10 @@ class Scorer:
     ) -> Scores:
         """Each source's scores of prompt + response (with its end token where it ended), and their weighted sum."""
         whole = [[*p.ids, *r] for p, r in zip(prompts, response_ids, strict=True)]
-        by_source = {
-            name: models.sequence_scores(model, whole, token_budget=token_budget).to(device)
-            for name, model in self.reward_models.items()
-        }
+        by_source = {}
+        for name, model in self.reward_models.items():
+            with gathered(model):
+                by_source[name] = models.sequence_scores(model, whole, token_budget=token_budget).to(device)
         if self.reward_fn is not None:
             records = [encoded.prompt for encoded in prompts]
             read = [template.prompt_text(record) for record in records]

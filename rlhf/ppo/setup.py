@@ -22,6 +22,7 @@ from rlhf.ppo.order import EndlessOrder, permutation, seed_for
 from rlhf.ppo.scoring import load_scorer, reward_paths
 from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.pretraining import PackedTexts
+from rlhf.zero import shard_frozen
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
@@ -50,6 +51,9 @@ def load_roles(context: StageContext) -> Roles:
     reference = Reference(policy)
     template = ChatTemplate(tokenizer, context.config.data.template)
     scorer = load_scorer(context, reward_models, template, device)
+    for frozen in (reference.copy, *reward_models.values()):
+        if frozen is not None:
+            shard_frozen(frozen, context.config.zero)
     return Roles(policy, reference, scorer, value_model, tokenizer, template)
 
 

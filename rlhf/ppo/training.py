@@ -8,16 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf.config import Config, Keep
-from rlhf.engine import Engine, lr_factor
+from rlhf.artifacts import StageFolder
+from rlhf.config import Config, Keep, OptimConfig, ZeroConfig
+from rlhf.distributed import barrier, is_main_process
+from rlhf.engine import Engine, EngineState, Trained, lr_factor
 from rlhf.ppo.best import Best
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Roles
 from rlhf.rl.kl import KLController
 from rlhf.rl.moments import RunningMoments
 from rlhf.tracking import json_value
+from rlhf.zero import ZeroEngine
 
 
 class Training:
@@ -27,10 +31,10 @@ class Training:
         ppo = config.ppo
         self.config = ppo
         self.iterations = ppo.iterations
-        self.policy = Engine(roles.policy, ppo.optim, config.zero)
-        self.value_model = (
-            Engine(roles.value_model, ppo.value_optim, config.zero) if roles.value_model is not None else None
-        )
+        self.policy = _engine(roles.policy, ppo.optim, config.zero)
+        self.value_model = None
+        if roles.value_model is not None:
+            self.value_model = _engine(roles.value_model, ppo.value_optim, config.zero)
         self.ema = EMA(roles.policy, ppo.ema_decay) if ppo.ema_decay > 0 else None
         self.kl = KLController(ppo.kl.coef, ppo.kl.target, ppo.kl.horizon)
         self.score_moments = RunningMoments() if ppo.scale_scores else None
@@ -72,7 +76,7 @@ class Training:
             state["objective/over_max_kl"] = float(self.over_max_kl)
         return state
 
-    def _engines(self) -> dict[str, Engine]:
+    def _engines(self) -> dict[str, Trained]:
         engines = {"policy": self.policy, "value_model": self.value_model}
         return {role: engine for role, engine in engines.items() if engine is not None}
 
@@ -91,24 +95,32 @@ class Training:
             with self.ema.applied():
                 yield
 
-    def save(self, folder: Path) -> None:
-        """Write all of it into a checkpoint's folder."""
-        for role, engine in self._engines().items():
-            engine.save(folder, role)
+    def save(self, folder: StageFolder, step: int, *, keep: int) -> None:
+        """Write all of it as a checkpoint, which any number of ranks can go on from. Every rank has to ask.
+
+        keep: how many of the newest checkpoints stay.
+        """
+        engines = {role: engine.state() for role, engine in self._engines().items()}
+        weights = {"ema": self.ema, "best": self.best}
+        copies = {name: copy.whole() for name, copy in weights.items() if copy is not None}
         state: dict[str, Any] = {"kl": self.kl.state_dict(), "metrics": json_value(self.metrics)}
-        if self.ema is not None:
-            self.ema.save(folder / "ema.safetensors")
         if self.best is not None:
-            self.best.save(folder / "best.safetensors")
             state["best"] = self.best.state_dict()
         if self.score_moments is not None:
             state["score_moments"] = self.score_moments.state_dict()
-        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        if is_main_process():
+            with folder.checkpoint(step, keep=keep) as target:
+                for role, engine_state in engines.items():
+                    engine_state.save(target, role)
+                for name, tensors in copies.items():
+                    save_file(tensors, target / f"{name}.safetensors")
+                (target / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        barrier()
 
     def load(self, folder: Path) -> None:
         """Go on as if `save` had just been called."""
         for role, engine in self._engines().items():
-            engine.load(folder, role)
+            engine.load(EngineState.load(folder, role))
         if self.ema is not None:
             self.ema.load(folder / "ema.safetensors")
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -119,3 +131,7 @@ class Training:
         if self.score_moments is not None:
             self.score_moments.load_state_dict(state["score_moments"])
         self.metrics = {name: value for name, value in state["metrics"].items() if value is not None}
+
+
+def _engine(model: Any, optim: OptimConfig, zero: ZeroConfig) -> Trained:
+    return Engine(model, optim) if zero.stage == 0 else ZeroEngine(model, optim, zero)

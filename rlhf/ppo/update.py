@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from rlhf import distributed
 from rlhf.config import KLPlacement, LossMean, PPOConfig
-from rlhf.engine import Engine, NonFiniteLossError
-from rlhf.ppo.batching import MicroBatch, micro_batches, response_logprobs, response_values
+from rlhf.engine import NonFiniteLossError, Trained
+from rlhf.ppo.batching import MicroBatch, own_micro_batches, response_logprobs, response_values
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Experience
 from rlhf.ppo.order import permutation, seed_for
@@ -29,8 +29,8 @@ def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:
 
 
 def update(
-    policy: Engine | None,
-    value_model: Engine | None,
+    policy: Trained | None,
+    value_model: Trained | None,
     experience: Experience,
     config: PPOConfig,
     *,
@@ -87,8 +87,8 @@ def _minibatches(experience: Experience, config: PPOConfig, seed: int) -> Iterat
 
 
 def _accumulate(
-    policy: Engine | None,
-    value_model: Engine | None,
+    policy: Trained | None,
+    value_model: Trained | None,
     experience: Experience,
     rows: Sequence[int],
     config: PPOConfig,
@@ -105,14 +105,19 @@ def _accumulate(
         weights = sequence_weights(batch.response_mask, mean_length=count / len(rows))
     sums: dict[str, Tensor] = {}
     ratios: list[float] = []
-    for micro in micro_batches(batch, distributed.share(rows), config.micro_batch_tokens):
+    even = any(engine.even_passes for engine in (policy, value_model) if engine is not None)
+    for micro, counts in own_micro_batches(batch, rows, config.micro_batch_tokens, even=even):
         parts: dict[str, Tensor] = {}
         if policy is not None:
-            parts, largest = _accumulate_policy(policy, experience, micro, config, temperature, count, weights)
-            ratios.append(largest)
+            loss, parts, largest = _policy_loss(policy, experience, micro, config, temperature, count, weights)
+            policy.backward(loss if counts else 0.0 * loss)
         if value_model is not None:
-            parts |= _accumulate_value(value_model, experience, micro, config, count)
-        sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
+            loss, measured = _value_loss(value_model, experience, micro, config, count)
+            value_model.backward(loss if counts else 0.0 * loss)
+            parts |= measured
+        if counts:
+            ratios += [largest] if policy is not None else []
+            sums = {name: part + sums.get(name, 0.0) for name, part in parts.items()}
     own = {name: float(total) for name, total in sums.items()}
     every = distributed.from_every_rank((own, max(ratios, default=0.0)))
     names = dict.fromkeys(name for metrics, _ in every for name in metrics)  # a rank may have had no row
@@ -120,16 +125,16 @@ def _accumulate(
     return metrics | ({"policy/ratio_max": max(largest for _, largest in every)} if policy is not None else {})
 
 
-def _accumulate_policy(
-    policy: Engine,
+def _policy_loss(
+    policy: Trained,
     experience: Experience,
     micro: MicroBatch,
     config: PPOConfig,
     temperature: float,
     count: int,
     weights: Tensor | None,
-) -> tuple[dict[str, Tensor], float]:
-    """Add a micro-batch's gradients to the policy's; its share of the minibatch's metrics, and its largest ratio."""
+) -> tuple[Tensor, dict[str, Tensor], float]:
+    """A micro-batch's loss, its share of the minibatch's metrics, and its largest ratio."""
     old_logprobs = micro.select(experience.old_logprobs)
     everything = torch.ones_like(old_logprobs, dtype=torch.bool)
     in_mean = micro.select(weights) if weights is not None else None
@@ -169,14 +174,13 @@ def _accumulate_policy(
         loss = loss + experience.kl_coef * kl
     if entropy is not None:
         loss = loss - config.entropy_coef * masked_mean(entropy, everything, count, in_mean)
-    policy.backward(loss)
-    return parts, float((now - old_logprobs).max().exp())
+    return loss, parts, float((now - old_logprobs).max().exp())
 
 
-def _accumulate_value(
-    value_model: Engine, experience: Experience, micro: MicroBatch, config: PPOConfig, count: int
-) -> dict[str, Tensor]:
-    """Add a micro-batch's gradients to the value model's; its share of the minibatch's metrics."""
+def _value_loss(
+    value_model: Trained, experience: Experience, micro: MicroBatch, config: PPOConfig, count: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A micro-batch's loss, and its share of the minibatch's metrics."""
     assert experience.values is not None, "a value model is trained on values of its own"
     assert experience.returns is not None, "a value model is trained on values of its own"
     values = response_values(value_model.model, micro)
@@ -188,11 +192,10 @@ def _accumulate_value(
         clip_range=config.value_clip_range,
         count=count,
     )
-    value_model.backward(config.value_coef * loss)
-    return {"value/loss": loss.detach(), "value/clipfrac": clipfrac}
+    return config.value_coef * loss, {"value/loss": loss.detach(), "value/clipfrac": clipfrac}
 
 
-def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: int) -> float:
+def accumulate_ptx(policy: Trained, text: Tensor, *, coef: float, token_budget: int) -> float:
     """Add coef * gradient of the mean loss a token of pretraining text (arXiv:2203.02155, eq. 2); returns that mean.
 
     text: (sequences, length) int64, without padding.
@@ -200,9 +203,12 @@ def accumulate_ptx(policy: Engine, text: Tensor, *, coef: float, token_budget: i
     rows_at_once = max(1, token_budget // text.shape[1])
     total = 0.0
     own = text[distributed.rank() :: distributed.world_size()]
-    for part in own.split(rows_at_once) if len(own) else ():
-        logits: Any = policy.model(input_ids=part, use_cache=False).logits[:, :-1].float()
-        loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()) * (len(part) / len(text))
+    parts: Sequence[Tensor | None] = own.split(rows_at_once) if len(own) else ()
+    for part in distributed.even(parts) if policy.even_passes else parts:
+        share = 0.0 if part is None else len(part) / len(text)
+        ids = text[:1] if part is None else part
+        logits: Any = policy.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) * share
         policy.backward(coef * loss)
         total += float(loss.detach())
     return sum(distributed.from_every_rank(total))

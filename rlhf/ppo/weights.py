@@ -7,21 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from rlhf.distributed import is_main_process
+from rlhf.zero import own_part, part_of, whole_of
 
 
 class Weights:
-    """A float32 copy of what a model trains, as it is when this is made."""
+    """A float32 copy of what a model trains, as it is when this is made; of sharded weights, of this rank's part."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.tensors = {n: p.detach().float().clone() for n, p in model.named_parameters() if p.requires_grad}
+        self.tensors = {n: own_part(p).float().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model's weights are these; its own are put back afterwards, bit for bit."""
-        own = {name: parameter.detach().clone() for name, parameter in self.trained()}
+        own = {name: part.clone() for name, part in self.trained()}
         self._write(self.tensors)
         try:
             yield
@@ -30,15 +33,26 @@ class Weights:
 
     @torch.no_grad()
     def _write(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.trained():
-            parameter.copy_(tensors[name])
+        for name, part in self.trained():
+            part.copy_(tensors[name])
 
-    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The model's own weights of which there is a copy here."""
-        return ((n, p) for n, p in self.model.named_parameters() if n in self.tensors)
+    def trained(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's own weights, or parts of them, of which there is a copy here."""
+        return ((n, own_part(p)) for n, p in self.model.named_parameters() if n in self.tensors)
 
-    def save(self, path: Path) -> None:
-        save_file(self.tensors, path)
+    def whole(self) -> dict[str, Tensor]:
+        """The copies as whole tensors, on the first rank; empty on the others. Every rank has to ask."""
+        whole = {}
+        for name, parameter in self.model.named_parameters():
+            if name in self.tensors:
+                tensor = whole_of(self.tensors[name], parameter)
+                if is_main_process():
+                    whole[name] = tensor
+        return whole
 
     def load(self, path: Path) -> None:
-        self.tensors = load_file(path, device=str(next(iter(self.tensors.values())).device))
+        """Copies that `whole` gave."""
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in load_file(path).items():
+            own = self.tensors[name]
+            own.copy_(part_of(tensor.to(own.device), parameters[name]))

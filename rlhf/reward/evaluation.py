@@ -10,7 +10,7 @@ from rlhf.data.encoding import EncodedDemonstration, EncodedRanking
 from rlhf.data.templates import ChatTemplate
 from rlhf.models import sequence_scores
 from rlhf.reward.metrics import ranking_metrics
-from rlhf.trainer import gathered
+from rlhf.zero import gathered
 
 SAMPLES_SHOWN = 6
 TOKEN_BUDGET = 8192

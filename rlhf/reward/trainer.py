@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from rlhf.data.encoding import EncodedRanking
 from rlhf.last_layer import last_layer_only_at
 from rlhf.models import WIDTH_MULTIPLE, length_buckets, round_up
 from rlhf.reward.rankings import KWayCollator, by_prompt
-from rlhf.rl.kway import kway_loss
+from rlhf.rl.kway import better_pairs, kway_loss
 from rlhf.trainer import StageTrainer, training_arguments
 
 if TYPE_CHECKING:
@@ -41,9 +42,13 @@ class KWayTrainer(StageTrainer, Trainer):
         self.model_accepts_loss_kwargs = True
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
-        """Prompts in one optimizer step, over all micro-batches and ranks."""
-        local = torch.tensor(sum(len(batch["ranks"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(local).sum()
+        """Prompts with a pair in one optimizer step, over all micro-batches and ranks."""
+        counts = [better_pairs(batch["ranks"], batch["mask"]).any((1, 2)).sum() for batch in batch_samples]
+        return self.accelerator.gather(torch.stack(counts).sum().to(device)).sum()
+
+    def blank(self, row: EncodedRanking) -> EncodedRanking:
+        """All completions tied, so that no pair is made of them."""
+        return replace(row, ranking=replace(row.ranking, ranks=(0,) * len(row.sequences)))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

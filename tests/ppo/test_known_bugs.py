@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from rlhf.config import OptimConfig, PPOConfig, ZeroConfig
+from rlhf.config import OptimConfig, PPOConfig
 from rlhf.engine import Engine
 from rlhf.ppo.batching import sequences
 from rlhf.ppo.experience import Experience, Reference, Roles, kl_to_reference, make_experience
@@ -137,7 +137,7 @@ def test_metrics_are_means_over_response_tokens_whatever_the_padding() -> None:
 def test_first_minibatch_has_ratio_one_to_the_last_bit_and_nothing_clipped(temperature: float) -> None:
     given = roles()
     made_of = experience(given, temperature=temperature, epochs=1)
-    engines = [Engine(model, OptimConfig(lr=1e-3), ZeroConfig()) for model in (given.policy, given.value_model)]
+    engines = [Engine(model, OptimConfig(lr=1e-3)) for model in (given.policy, given.value_model)]
     config = PPOConfig(batch_size=4, num_minibatches=1, epochs=1)
     metrics = update(*engines, made_of, config, temperature=temperature, seed=0)
     assert metrics["policy/ratio_max"] == 1

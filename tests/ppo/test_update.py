@@ -19,7 +19,6 @@ from rlhf.config import (
     OptimConfig,
     PPOConfig,
     PtxConfig,
-    ZeroConfig,
 )
 from rlhf.engine import Engine, NonFiniteLossError
 from rlhf.ppo import update as update_module
@@ -65,7 +64,7 @@ def build(**config: Any) -> tuple[Roles, Experience, PPOConfig]:
 
 def engines(roles: Roles, lr: float = 1e-3) -> tuple[Engine, Engine]:
     optim = OptimConfig(lr=lr)
-    return Engine(roles.policy, optim, ZeroConfig()), Engine(roles.value_model, optim, ZeroConfig())
+    return Engine(roles.policy, optim), Engine(roles.value_model, optim)
 
 
 def gradients(engine: Engine) -> torch.Tensor:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from rlhf import distributed
+from rlhf import distributed, zero
 from tests.stages import test_ppo
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     config, parents, folder, resume = pickle.loads(Path(sys.argv[1]).read_bytes())
-    distributed.join(config.launch.device)
+    zero.PERSISTENT_NUMBERS = 0  # else nothing of a tiny model would be sharded
+    distributed.join(config.launch.device, alone=config.zero.stage > 0)
     test_ppo.run(config, parents, folder, resume=resume)

@@ -14,12 +14,14 @@ import torch
 from rlhf.config import (
     Advantage,
     Config,
+    Keep,
     KLConfig,
     KLPlacement,
     LoraConfig,
     ModelConfig,
     PtxConfig,
     ValueHead,
+    ZeroConfig,
 )
 from tests.ranks import run_ranks
 from tests.stages import test_ppo
@@ -86,6 +88,35 @@ def test_two_processes_end_where_one_does(
     run(config, parents("llama"), tmp_path / "one")
     run_on(2, config, parents("llama"), tmp_path / "two")
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+SHARDED = RICH | {"keep": Keep.best, "evaluate_every": 1, "target_kl": 0.05}
+
+
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
+def test_sharded_processes_end_where_one_whole_process_does(
+    stage: int, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    config = settings(**SHARDED)
+    run(config, parents("llama"), tmp_path / "one")
+    config.zero = ZeroConfig(stage=stage)
+    run_on(2, config, parents("llama"), tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [((2, 3), (3, 2)), ((3, 1), (1, 0)), ((1, 0), (2, 3))])
+def test_a_run_goes_on_with_other_processes_and_another_stage(
+    before: tuple[int, int], after: tuple[int, int], parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    """(processes, ZeRO stage) before a run is interrupted, and after."""
+    config = settings(**(SHARDED | {"ptx": PtxConfig()}))  # what text comes when depends on the number of episodes
+    run(config, parents("llama"), tmp_path / "one")
+    for episodes, (ranks, stage) in ((30, before), (45, after)):
+        config.ppo.episodes = episodes
+        config.zero = ZeroConfig(stage=stage)
+        run_on(ranks, config, parents("llama"), tmp_path / "more", resume=episodes == 45)
+    assert_same(tmp_path / "one", tmp_path / "more")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
-from rlhf import adapters, models, trainer
+from rlhf import adapters, checkpoints, models
 from rlhf.config import (
     Config,
     DType,
@@ -155,7 +155,7 @@ def test_interrupted_run_ends_like_one_that_never_stopped_and_keeps_its_rankings
     broken.tracker.log = log_until
     with pytest.raises(KeyboardInterrupt):
         stage.run(broken)
-    found = trainer.latest_checkpoint(broken.folder.checkpoints_dir)
+    found = checkpoints.newest(broken.folder.checkpoints_dir, "checkpoint")
     assert found is not None
     assert found[0] == 3
     broken.tracker.log, broken.resume = log, True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rlhf.config import RolloutConfig
 from rlhf.ppo.rollout import Rollout, generate
+from rlhf.zero import gathered
 
 
 class HFEngine:
@@ -21,16 +23,17 @@ class HFEngine:
         self._policy = policy  # sampled from directly: no copy that could go stale
 
     def generate(self, prompt_ids: Sequence[Sequence[int]], rows: Sequence[int] | None = None, *, seed: int) -> Rollout:
-        return generate(
-            self._policy,
-            prompt_ids,
-            rows,
-            eos_token_id=self._eos_token_id,
-            pad_token_id=self._pad_token_id,
-            config=self._config,
-            generator_seed=seed,
-            logprobs=self._logprobs,
-        )
+        with gathered(self._policy) if self._config.gather else nullcontext():
+            return generate(
+                self._policy,
+                prompt_ids,
+                rows,
+                eos_token_id=self._eos_token_id,
+                pad_token_id=self._pad_token_id,
+                config=self._config,
+                generator_seed=seed,
+                logprobs=self._logprobs,
+            )
 
     def close(self) -> None:
         self._policy = None

@@ -17,6 +17,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from rlhf.config import RolloutConfig
 from rlhf.models import unwrap_lora
 from rlhf.ppo.rollout import Rollout
+from rlhf.zero import gathered
 
 # Tokens in a block of the cache, and tokens of one forward pass. Flash attention wants blocks of 256; the others hold
 # a mask of (tokens of the pass) x (tokens of the cache), so both are small for them.
@@ -39,7 +40,7 @@ class PagedEngine:
             # One stream of random numbers serves all prompts of a call, so each rank needs its own.
             prompt_ids, seed = [prompt_ids[row] for row in rows], seed + min(rows, default=0)
         model = unwrap_lora(self._policy)
-        with _paged_attention(model), _own_random_numbers(model.device):
+        with gathered(self._policy), _paged_attention(model), _own_random_numbers(model.device):
             manager = model.init_continuous_batching(
                 generation_config=self._generation_config(),
                 continuous_batching_config=self._batching_config(model, prompt_ids, seed),

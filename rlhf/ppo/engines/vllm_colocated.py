@@ -18,6 +18,7 @@ from rlhf.errors import UserError
 from rlhf.models import resolve_model_path, stored_state_dict
 from rlhf.ppo.engines.vllm_sampling import request_seeds, sampling_fields
 from rlhf.ppo.rollout import Rollout
+from rlhf.zero import gathered
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where `sync` can hand it tensors
@@ -64,8 +65,9 @@ class VLLMEngine:
             raise UserError(f"rollout.engine=vllm does not start: {reason}{hint}") from error
 
     def sync(self, policy: Any) -> None:
-        weights = stored_state_dict(policy)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        with gathered(policy):
+            weights = stored_state_dict(policy)
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
         # Keys and values of prompts seen before belong to the old weights.
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, which belongs to weights that are gone.")

@@ -22,6 +22,7 @@ from rlhf.errors import UserError
 from rlhf.models import save_model, torch_dtype
 from rlhf.ppo.engines.vllm_sampling import request_seeds, sampling_fields
 from rlhf.ppo.rollout import Rollout
+from rlhf.zero import gathered
 
 
 class VLLMServerEngine:
@@ -40,8 +41,9 @@ class VLLMServerEngine:
         self._requests = ThreadPoolExecutor(config.rollout.batch_size)
 
     def sync(self, policy: Any) -> None:
-        if distributed.is_main_process():  # the ranks share the server
-            self._hand_over(policy)
+        with gathered(policy):
+            if distributed.is_main_process():  # the ranks share the server
+                self._hand_over(policy)
         distributed.barrier()
 
     def _hand_over(self, policy: Any) -> None:

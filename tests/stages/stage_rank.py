@@ -1,0 +1,26 @@
+"""One rank of a stage on the toy data of its tests: `python -m tests.stages.stage_rank PICKLED_ARGUMENTS`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+
+from rlhf import distributed, zero
+from rlhf.pipeline import prepare_torch, seed_everything
+
+if __name__ == "__main__":
+    stage, context = pickle.loads(Path(sys.argv[1]).read_bytes())
+    zero.PERSISTENT_NUMBERS = 0  # else nothing of a tiny model would be sharded
+    prepare_torch(context.config)
+    torch.set_num_threads(1)
+    seed_everything(context.config.seed)
+    distributed.join(context.config.launch.device, alone=context.config.zero.stage > 0)
+    metrics = importlib.import_module(f"stages.{stage}").run(context)
+    if distributed.is_main_process():
+        rows = [{"step": step, **logged} for step, logged in context.tracker.logged]
+        (context.folder.path / "logged.json").write_text(json.dumps({"rows": rows, "metrics": metrics}))
