@@ -5,6 +5,12 @@
 # the others to it. After SIGTERM ranks have GRACE seconds to finish their step and save it; one that fails ends the
 # others, which are killed after as long if they hang.
 set -euo pipefail
+where=()
+if [[ -n "${LOCAL_ADDR:-}" ]]; then
+    host=0
+    [[ "${HOST%:*}" == "$LOCAL_ADDR" ]] && host=1
+    where=(--local-addr "$LOCAL_ADDR" --rdzv-conf "is_host=$host")
+fi
 exec torchrun \
     --nnodes "${NODES:-1}" \
     --nproc-per-node "${GPUS:-gpu}" \
@@ -13,5 +19,5 @@ exec torchrun \
     --rdzv-id "${RUN_ID:-rlhf}" \
     --max-restarts "${RESTARTS:-0}" \
     --shutdown-timeout "${GRACE:-30}" \
-    ${LOCAL_ADDR:+--local-addr "$LOCAL_ADDR"} \
+    "${where[@]}" \
     -m rlhf "$@"

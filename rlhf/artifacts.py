@@ -49,15 +49,13 @@ def disk_full_error(path: Path, written: int = 0) -> UserError:
 
 def refused_by_disk(error: OSError, path: Path) -> UserError | None:
     """What to say where a file under `path` cannot be written; None where the error is about something else."""
-    if is_disk_full(error, path):
-        return disk_full_error(path)
     ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
-    if not ours or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return None
-    return UserError(
-        f"{error.filename} cannot be written ({error.strerror}); make it writable and run the same command "
-        "again, or set run.root to another folder."
-    )
+    if ours and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return UserError(
+            f"{error.filename} cannot be written ({error.strerror}); make it writable and run the same command again, "
+            "or set run.root to another folder."
+        )
+    return disk_full_error(path) if is_disk_full(error, path) else None
 
 
 def _free_bytes(path: Path) -> int:

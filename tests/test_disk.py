@@ -40,7 +40,10 @@ def test_training_goes_on_after_the_disk_was_full_and_after_it_was_read_only(dis
     assert rlhf(tmp_path / "whole").returncode == 0
     folder = disk / "demo" / "sft"
 
-    (disk / "filler").write_bytes(b"\0" * (52 << 20))  # the first checkpoint fits, the third does not
+    newest = max((tmp_path / "whole/demo/sft/checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
+    checkpoint = sum(file.stat().st_size for file in newest.iterdir())
+    # The first checkpoint fits, the second does not.
+    (disk / "filler").write_bytes(b"\0" * ((64 << 20) - int(1.6 * checkpoint)))
     full = rlhf(disk)
     assert full.returncode == 2, full.stderr
     assert "The disk is full" in full.stderr

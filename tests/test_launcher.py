@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_an_interrupt_ends_all_ranks_with_one_sentence(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "rlhf: Interrupted. The same command goes on where this one stopped." in said
+    assert "rlhf: finishing this step and saving it" in said
+    assert re.search(r"rlhf: Stopped after step \d+, which is saved\. The same command goes on from there\.", said)
+    assert said.count("rlhf: ") == 2
     assert "SignalException" not in said
     time.sleep(1)
     assert subprocess.run(["pgrep", "-f", "run.name=interrupted"], capture_output=True).stdout == b""
