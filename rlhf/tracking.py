@@ -84,11 +84,15 @@ class _JsonLines:
         self._stream.write("".join(json_line(row) for row in rows))
         self._stream.flush()
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, lines: int | None) -> None:
         self.close()
         if self.path.exists():
-            kept = [row for row in read_jsonl(self.path) if row["step"] <= step]
+            kept = [row for row in read_jsonl(self.path) if row["step"] <= step][:lines]
             write_text_atomic(self.path, "".join(json_line(row) for row in kept))
+
+    @property
+    def lines(self) -> int:
+        return len(read_jsonl(self.path))
 
     def close(self) -> None:
         if self._stream is not None:
@@ -159,15 +163,21 @@ class Tracker:
             table = wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in plain])
             self._wandb.log({"step": step, "samples/responses": table})
 
-    def rewind(self, step: int) -> None:
+    def position(self) -> dict[str, int]:
+        """Lines of metrics.jsonl and of samples.jsonl, for a checkpoint to know what was logged before it."""
+        return {"metrics": self._metrics.lines, "samples": self._samples.lines}
+
+    def rewind(self, step: int, position: Mapping[str, int] | None = None) -> None:
         """Forgets what was logged after `step`, so that a resumed stage writes each step once; -1 forgets everything.
 
+        position: what `position` gave then, where more may have been logged of `step` itself since.
         wandb cannot forget: a resumed run shows the later value of a step that ran twice.
         """
         if not self._main:
             return
-        self._metrics.rewind(step)
-        self._samples.rewind(step)
+        lines = position or {}
+        self._metrics.rewind(step, lines.get("metrics"))
+        self._samples.rewind(step, lines.get("samples"))
         self._close_tensorboard()
         self._purge_step = step + 1  # TensorBoard hides events from here on when the next writer opens
 

@@ -5,6 +5,7 @@ Both run on the Trainer family; everything it would print, upload or write outsi
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -31,6 +32,7 @@ from rlhf.zero import gathered, import_deepspeed, optimization, remember
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
+_LOGGED = "logged.json"  # in a checkpoint: how many lines were logged before it
 IGNORED = -100  # a label that no loss counts
 _BATCHES_TO_SORT = 50  # rows are sorted by length among this many random batches
 
@@ -277,11 +279,17 @@ class _ZeroCallback(TrainerCallback):
 
 
 class CheckpointCallback(TrainerCallback):
-    """Seals a checkpoint once all of it is on disk, and asks for one when the last is long ago or a signal came."""
+    """Seals a checkpoint once all of it is on disk, and asks for one when the last is long ago or a signal came.
 
-    def __init__(self, save_minutes: float) -> None:
-        self._every_s = 60 * save_minutes
+    A checkpoint after the last step of an epoch waits for the evaluation there: a resumed run begins the next epoch,
+    and would never make it.
+    """
+
+    def __init__(self, context: StageContext) -> None:
+        self._tracker = context.tracker
+        self._every_s = 60 * context.config.run.save_minutes
         self._last_save_s = time.monotonic()
+        self._save_after_epoch = False
         self.stopped_after: int | None = None  # the step, where training ended because of a signal
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -292,14 +300,31 @@ class CheckpointCallback(TrainerCallback):
         if any(stop for _, stop in wishes) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             self.stopped_after = state.global_step
+        if control.should_save and _epoch_ends(state):
+            control.should_save, self._save_after_epoch = False, True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not _epoch_ends(state):  # training was stopped, and the epoch goes on another time
+            control.should_log = control.should_evaluate = control.should_save = False
+        elif self._save_after_epoch:
+            control.should_save, self._save_after_epoch = True, False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._last_save_s = time.monotonic()
         distributed.barrier()  # every rank has written its part
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if args.should_save and folder.is_dir():
+            (folder / _LOGGED).write_text(json.dumps(self._tracker.position()), encoding="utf-8")
             checkpoints.seal(folder)
         distributed.barrier()
+
+
+def _epoch_ends(state: TrainerState) -> bool:
+    """Whether the last step was an epoch's last one."""
+    epoch = state.epoch or 0.0
+    return abs(epoch - round(epoch)) < 1e-6
 
 
 def train(trainer: Trainer, context: StageContext) -> None:
@@ -316,9 +341,12 @@ def train(trainer: Trainer, context: StageContext) -> None:
             if found is None or step > found[0]:
                 shutil.rmtree(left)
     distributed.barrier()
-    context.tracker.rewind(found[0] if found is not None else -1)
+    if found is None:
+        context.tracker.rewind(-1)
+    else:
+        context.tracker.rewind(found[0], json.loads((found[1] / _LOGGED).read_text(encoding="utf-8")))
     trainer.add_callback(_ZeroCallback(trainer))
-    callback = CheckpointCallback(context.config.run.save_minutes)
+    callback = CheckpointCallback(context)
     trainer.add_callback(callback)
     with models.quiet_transformers(), stopping.between_steps():
         trainer.train(resume_from_checkpoint=str(found[1]) if found is not None else None)

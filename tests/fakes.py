@@ -23,9 +23,13 @@ class MemoryTracker:
     def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         self.sampled.append((step, list(rows)))
 
-    def rewind(self, step: int) -> None:
-        self.logged = [entry for entry in self.logged if entry[0] <= step]
-        self.sampled = [entry for entry in self.sampled if entry[0] <= step]
+    def position(self) -> dict[str, int]:
+        return {"metrics": len(self.logged), "samples": len(self.sampled)}
+
+    def rewind(self, step: int, position: Mapping[str, int] | None = None) -> None:
+        lines = position or {}
+        self.logged = [entry for entry in self.logged if entry[0] <= step][: lines.get("metrics")]
+        self.sampled = [entry for entry in self.sampled if entry[0] <= step][: lines.get("samples")]
 
     def values(self, name: str) -> list[float]:
         return [metrics[name] for _, metrics in self.logged if name in metrics]
