@@ -27,11 +27,12 @@ from rlhf.artifacts import NOT_FINITE
 from rlhf.config import Config, Device, DType, OptimConfig, ZeroConfig
 from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
-from rlhf.zero import gathered, import_deepspeed, optimization, remember
+from rlhf.zero import gathered, import_deepspeed, mend_universal, optimization, ranks_of, remember, universal
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
+_UNIVERSAL = "universal"  # beside the checkpoints, while another number of ranks goes on from one
 _LOGGED = "logged.json"  # in a checkpoint: how many lines were logged before it
 IGNORED = -100  # a label that no loss counts
 _BATCHES_TO_SORT = 50  # rows are sorted by length among this many random batches
@@ -252,6 +253,17 @@ class StageTrainer(Trainer):
             f"nothing was updated. Lower {self.stage}.optim.lr, or set model.dtype=float32."
         )
 
+    def _load_best_model(self) -> None:
+        """Transformers', of a checkpoint that another number of ranks may have written."""
+        best = self.state.best_model_checkpoint
+        if not self.is_deepspeed_enabled or best is None:
+            super()._load_best_model()
+            return
+        self.state.best_model_checkpoint = str(_for_these_ranks(Path(best), self))
+        super()._load_best_model()
+        self.state.best_model_checkpoint = best
+        _load_universal(self, False)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the manifest says more than a card made from a template."""
 
@@ -276,6 +288,10 @@ class _ZeroCallback(TrainerCallback):
         if self._trainer.is_deepspeed_enabled:
             model: Any = self._trainer.model
             remember(model, self._trainer.deepspeed)
+            engine: Any = self._trainer.deepspeed
+            if engine.load_universal_checkpoint():
+                mend_universal(engine, (self._trainer.args.weight_decay, 0.0))
+                _load_universal(self._trainer, False)  # what was to be loaded is
 
 
 class CheckpointCallback(TrainerCallback):
@@ -348,9 +364,36 @@ def train(trainer: Trainer, context: StageContext) -> None:
     trainer.add_callback(_ZeroCallback(trainer))
     callback = CheckpointCallback(context)
     trainer.add_callback(callback)
+    start = None if found is None else _for_these_ranks(found[1], trainer)
     with models.quiet_transformers(), stopping.between_steps():
-        trainer.train(resume_from_checkpoint=str(found[1]) if found is not None else None)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    shutil.rmtree(folder / _UNIVERSAL, ignore_errors=True)
     if trainer.is_deepspeed_enabled:
         unset_hf_deepspeed_config()  # else models that are loaded from now on would be sharded as they load
     if callback.stopped_after is not None:
         raise stopping.Stopped(callback.stopped_after)
+
+
+def _for_these_ranks(checkpoint: Path, trainer: Trainer) -> Path:
+    """The checkpoint as this many ranks can load it. Raises UserError where sharding was switched on or off since."""
+    wrote, stage = ranks_of(checkpoint), trainer.is_deepspeed_enabled
+    if bool(wrote) != stage:
+        raise UserError(
+            f"{checkpoint} was written with {'zero=1 or more' if wrote else 'zero=none'}; go on with that, or move the "
+            "folder away to begin anew."
+        )
+    if not stage or wrote == trainer.args.world_size:
+        return checkpoint
+    target = checkpoint.parent / _UNIVERSAL
+    distributed.from_main(lambda: universal(checkpoint, target))
+    _load_universal(trainer, True)
+    return target
+
+
+def _load_universal(trainer: Trainer, flag: bool) -> None:
+    """Whether DeepSpeed's next load is of what `universal` wrote, of an engine that is there or is yet to be made."""
+    plugin: Any = trainer.accelerator.state.deepspeed_plugin
+    for settings in (plugin.deepspeed_config, plugin.hf_ds_config.config):
+        settings["checkpoint"] = {"load_universal": flag}
+    if trainer.deepspeed is not None:
+        trainer.deepspeed._config.load_universal_checkpoint = flag

@@ -6,10 +6,15 @@ stage 2 gradients as well, stage 3 weights as well. DeepSpeed is imported where 
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import logging
+import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,6 +102,52 @@ def begin_pass(model: Any) -> None:
     if engine is None or not needs_all_ranks(model):
         return
     getattr(engine.optimizer, "parameter_offload", engine.optimizer).get_param_coordinator().reset_step()
+
+
+# Checkpoints of Trainers, which DeepSpeed writes in a part for each rank
+
+
+def ranks_of(checkpoint: Path) -> int:
+    """How many ranks wrote a Trainer's checkpoint with DeepSpeed; 0 where it was written without."""
+    return len(list(checkpoint.glob("global_step*/*optim_states.pt")))
+
+
+def universal(checkpoint: Path, target: Path) -> None:
+    """A copy of a Trainer's checkpoint that any number of ranks can load with checkpoint.load_universal."""
+    import_deepspeed()
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    (state,) = checkpoint.glob("global_step*")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("global_step*"))
+    settings = argparse.Namespace(
+        input_folder=str(state),
+        output_folder=str(target / state.name),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it talks, and has bars
+        main(settings)
+    (target / "latest_universal").write_text(state.name, encoding="utf-8")
+
+
+def mend_universal(engine: Any, weight_decays: Sequence[float]) -> None:
+    """What DeepSpeed 0.19 gets wrong of a universal checkpoint under stage 3; nothing under others.
+
+    All groups of parameters share one tensor of Adam's steps, which each of them then counts up, and all have the first
+    one's weight decay. weight_decays: the groups' own.
+    """
+    sharded = engine.optimizer
+    if not hasattr(sharded, "fp32_partitioned_groups_flat"):
+        return
+    for master in sharded.fp32_partitioned_groups_flat:
+        state = sharded.optimizer.state[master]
+        state["step"] = state["step"].clone()
+    for group, weight_decay in zip(sharded.param_groups, weight_decays, strict=False):
+        group["weight_decay"] = weight_decay
 
 
 # Parts of weights

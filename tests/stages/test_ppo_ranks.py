@@ -105,6 +105,22 @@ def test_sharded_processes_end_where_one_whole_process_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("change", ["layer by layer", "offload", "checkpointing", "adapters"])
+def test_what_saves_memory_changes_no_result(
+    change: str, parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    config = settings(**(SHARDED | {"episodes": 30}))
+    if change == "adapters":
+        config.model.lora = LoraConfig(r=4)
+    run(config, parents("llama"), tmp_path / "one")
+    config.zero = ZeroConfig(stage=3, offload=change == "offload")
+    config.rollout.gather = change != "layer by layer"
+    config.model.gradient_checkpointing = change == "checkpointing"
+    run_on(2, config, parents("llama"), tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [((2, 3), (3, 2)), ((3, 1), (1, 0)), ((1, 0), (2, 3))])
 def test_a_run_goes_on_with_other_processes_and_another_stage(
     before: tuple[int, int], after: tuple[int, int], parents: Callable[[str], dict[str, Path]], tmp_path: Path

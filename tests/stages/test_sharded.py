@@ -55,14 +55,20 @@ def make(stage: str, folder: Path, base: str) -> Any:
 Outcome = tuple[dict[str, Any], dict[str, torch.Tensor]]  # what was logged, and the saved weights
 
 
-def run_on(ranks: int, zero: int, stage: str, folder: Path, base: str) -> Outcome:
-    folder.mkdir()
+def start(ranks: int, zero: int, stage: str, folder: Path, base: str, *, stop_at: int | None, resume: bool) -> Path:
+    """Run it until it is done, or asked to stop after a step; its folder."""
+    folder.mkdir(exist_ok=True)
     context = make(stage, folder, base)
     context.config.zero = ZeroConfig(zero)
+    context.resume = resume
     arguments = folder / "arguments.pickle"
-    arguments.write_bytes(pickle.dumps((stage, context)))
+    arguments.write_bytes(pickle.dumps((stage, context, stop_at)))
     run_ranks(ranks, ["-m", "tests.stages.stage_rank", str(arguments)])
-    path = context.folder.path
+    return Path(context.folder.path)
+
+
+def run_on(ranks: int, zero: int, stage: str, folder: Path, base: str) -> Outcome:
+    path = start(ranks, zero, stage, folder, base, stop_at=None, resume=False)
     return json.loads((path / "logged.json").read_text()), load_file(path / "model" / "model.safetensors")
 
 
@@ -84,3 +90,19 @@ def test_two_sharded_processes_end_where_one_whole_one_does(stage: str, tmp_path
         assert weights.keys() == expected.keys()
         for name, weight in weights.items():
             torch.testing.assert_close(weight, expected[name], atol=WEIGHTS, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [1, 2, 3])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_ranks_goes_on_from_a_checkpoint(zero: int, before: int, after: int, tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama", chat_template=True)
+    whole, expected = run_on(1, 0, "sft", tmp_path / "whole", base)
+    folder = tmp_path / "changed"
+    assert not (start(before, zero, "sft", folder, base, stop_at=4, resume=False) / "model").exists()
+    path = start(after, zero, "sft", folder, base, stop_at=None, resume=True)
+    for name, weight in load_file(path / "model" / "model.safetensors").items():
+        torch.testing.assert_close(weight, expected[name], atol=WEIGHTS, rtol=1e-3)
+    metrics = json.loads((path / "logged.json").read_text())["metrics"]
+    assert numbers(metrics) == pytest.approx(numbers(whole["metrics"]), abs=METRICS, rel=METRICS)
+    assert {file.name for file in (path / "checkpoints").iterdir() if not file.name.startswith("checkpoint-")} == set()
