@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlhf.config import CHAIN, Config, DType, StageName, ZeroConfig
@@ -22,6 +23,7 @@ _FRAGMENTS = 0.05  # share of all else
 _ADAM = 8  # bytes a trained number: two float32 moments
 _MASTER = 4  # a float32 copy of what is trained in fewer bytes, or in DeepSpeed's flat buffers
 _ACTIVATION_BYTES = 34  # a token, layer and hidden number, in two-byte numbers
+_WIDTHS = (9, 11, 11, 13, 9, 8)  # of the table's columns
 _LOGIT_COPIES = 3  # float32: the logits, their gradient, the softmax
 
 
@@ -63,10 +65,11 @@ def shape_of(config: Config) -> Shape:
 
     from rlhf.models import add_lora, quiet_transformers, resolve_model_path
 
+    path = config.model.path
     try:
-        found: Any = AutoConfig.from_pretrained(
-            resolve_model_path(config.model.path), trust_remote_code=config.model.trust_remote_code
-        )
+        folder = Path(path).expanduser()  # which needs no weights to be planned for
+        where = str(folder) if folder.is_dir() else resolve_model_path(path)
+        found: Any = AutoConfig.from_pretrained(where, trust_remote_code=config.model.trust_remote_code)
         with torch.device("meta"), quiet_transformers():
             model: Any = AutoModelForCausalLM.from_config(found, trust_remote_code=config.model.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -216,9 +219,9 @@ def table(config: Config) -> str:
     for stage in CHAIN:
         found = need(config, stage, shape)
         fits = found.total <= limit
-        parts = (found.weights, found.gradients, found.optimizer, found.activations, found.cache)
-        cells = "".join(f"{part / GIB:>{width}.2f}" for part, width in zip(parts, (9, 11, 11, 13, 9), strict=True))
-        lines.append(f"{stage.value:<19}{cells}{found.total / GIB:8.2f}  {'fits' if fits else 'does not fit'}")
+        parts = (found.weights, found.gradients, found.optimizer, found.activations, found.cache, found.total)
+        cells = "".join(f"{part / GIB:>{width}.3g}" for part, width in zip(parts, _WIDTHS, strict=True))
+        lines.append(f"{stage.value:<19}{cells}  {'fits' if fits else 'does not fit'}")
         if not fits:
             hint = advice(config, stage, shape, limit)
             hints.append(f"{stage.value}: {hint}" if hint else f"{stage.value}: more GPUs, or model.lora.r=16")

@@ -39,6 +39,8 @@ class Outcome:
 
 def check(jobs: Sequence[Job]) -> None:
     """Refuses what can be refused before the first job starts."""
+    if any(job.config.stage == StageName.plan for job in jobs):
+        raise UserError("stage=plan runs no jobs; ask it of one setting at a time, without commas and -m.")
     one_stage = len({job.config.stage for job in jobs}) == 1  # else a job may make what a later one starts from
     for job in jobs:
         pipeline.check(job.config, job.name, job.swept_keys, parents=one_stage)
