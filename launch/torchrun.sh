@@ -7,9 +7,9 @@
 set -euo pipefail
 where=()
 if [[ -n "${LOCAL_ADDR:-}" ]]; then
-    host=0
-    [[ "${HOST%:*}" == "$LOCAL_ADDR" ]] && host=1
-    where=(--local-addr "$LOCAL_ADDR" --rdzv-conf "is_host=$host")
+    leads=0
+    [[ "${HOST:-}" == "$LOCAL_ADDR":* ]] && leads=1
+    where=(--local-addr "$LOCAL_ADDR" --rdzv-conf "is_host=$leads")
 fi
 exec torchrun \
     --nnodes "${NODES:-1}" \
