@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -231,6 +232,7 @@ def quiet_libraries(config: Config) -> None:
     if not names_hub(config):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
             os.environ.setdefault(name, "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at import what it could not download
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", module=r"(transformers|trl|deepspeed|torch|hydra|accelerate|peft)(\..*)?")
