@@ -202,15 +202,20 @@ def run_stage(config: Config, stage: StageName, place: Place) -> None:
     """One stage in its folder: skipped, resumed, refused or run."""
     folder = place.folder(stage)
     parents = find_parents(config, stage, place)
-    run_in_folder(config, stage, folder, parents)
+    run_in_folder(config, stage, folder, parents, wait=place.job is not None)
 
 
-def run_in_folder(config: Config, stage: StageName, folder: StageFolder, parents: dict[str, Path]) -> None:
-    """Runs `stage` from `parents` in `folder`, unless it finished there from the same inputs."""
+def run_in_folder(
+    config: Config, stage: StageName, folder: StageFolder, parents: dict[str, Path], *, wait: bool = False
+) -> None:
+    """Runs `stage` from `parents` in `folder`, unless it finished there from the same inputs.
+
+    wait: for a process that works on it now; else that is a UserError.
+    """
     config = dataclasses.replace(config, stage=stage)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        with _locked(folder), _logging_to(folder):
+        with _locked(folder, wait=wait), _logging_to(folder):
             _run_locked(config, stage, folder, parents)
     except OSError as error:
         refused = refused_by_disk(error, folder.path)
@@ -741,23 +746,34 @@ def _say_where(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: StageFolder) -> Iterator[None]:
-    """Waits while another process works on this stage, so that jobs of a parallel sweep train a shared stage once."""
-    if not is_main_process():
+def _locked(folder: StageFolder, *, wait: bool) -> Iterator[None]:
+    """Inside, no other process works on this stage; the lock dies with its owner. Raises UserError where one does.
+
+    wait: wait for it instead, so that jobs of a parallel sweep train a shared stage once.
+    """
+    with contextlib.ExitStack() as held:
+        distributed.from_main(lambda: _take(folder.path.parent / f".{folder.path.name}.lock", folder, held, wait))
         yield
-        return
-    path = folder.path.parent / f".{folder.path.name}.lock"
+
+
+def _take(path: Path, folder: StageFolder, held: contextlib.ExitStack, wait: bool) -> None:
     while True:
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{folder.path}: another process is at work on it; waiting", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                continue  # who held it has removed it; what counts is the file that stands there now
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
+        file = held.enter_context(path.open("a+"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            if not wait:
+                raise UserError(
+                    f"{folder.path} is being worked on by {owner}; wait until it is done, or choose another run.name."
+                ) from None
+            print(f"{folder.path}: {owner} is at work on it; waiting", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            break
+        # Who held it has removed it; what counts is the file that stands there now.
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    held.callback(path.unlink, missing_ok=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
 import importlib.util
 import json
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -365,23 +369,41 @@ def test_job_that_never_reported_counts_as_failed(world: World, capsys: pytest.C
     assert "2 of 2 jobs failed" in capsys.readouterr().out
 
 
-def test_second_process_waits_for_the_first(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    import fcntl
-    import threading
-
+@contextlib.contextmanager
+def another_at_work(world: World) -> Iterator[Path]:
+    """Inside, somebody else holds the lock of the run's SFT; gives the lock."""
     folder = world.folder("demo/sft")
     folder.path.mkdir(parents=True)
     lock = folder.path.parent / ".sft.lock"
     with lock.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        other = threading.Thread(target=pipeline.run, args=(world.config("sft"),))
+        held.write("process 1234 on node-a")
+        held.flush()
+        yield lock
+
+
+def test_a_second_process_in_a_run_folder_is_refused(world: World) -> None:
+    with another_at_work(world) as lock:
+        with pytest.raises(UserError, match=r"demo/sft is being worked on by process 1234 on node-a"):
+            pipeline.run(world.config("sft"))
+        assert lock.exists()
+        assert world.calls == []
+    pipeline.run(world.config("sft"))  # the lock is there yet, but its owner is gone
+    assert world.ran() == ["demo/sft"]
+    assert not lock.exists()
+
+
+def test_jobs_of_a_sweep_wait_for_the_one_that_trains_what_they_share(world: World) -> None:
+    (job, _) = sweep_jobs(world, stage="all")
+    with another_at_work(world) as lock:
+        other = threading.Thread(target=pipeline.run, args=(job.config, job.name, job.swept_keys))
         other.start()
         other.join(0.5)
         assert other.is_alive()
         assert world.calls == []
         lock.unlink()
     other.join(30)
-    assert world.ran() == ["demo/sft"]
+    assert "demo/sft" in world.ran()
     assert not lock.exists()
 
 
