@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlhf")
 
 _ORDER = (StageName.pretrain, *CHAIN)
-
-
 _SAMPLING = ("rollout.temperature", "rollout.max_new_tokens", "rollout.batch_size")  # without PPO's rollout.engine
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
 _INPUTS = {

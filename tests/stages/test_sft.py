@@ -140,6 +140,29 @@ def test_interrupted_run_ends_like_one_that_never_stopped(tmp_path: Path) -> Non
     assert broken.tracker.values("train/loss") == whole.tracker.values("train/loss")
 
 
+def test_a_run_that_dies_before_an_epoch_s_evaluation_makes_it_when_it_goes_on(tmp_path: Path) -> None:
+    config = make_config(save_tiny_model(tmp_path / "base", "llama"), select_by=SelectBy.last)
+    config.run.save_minutes = 1e-9  # after every step
+    whole, broken = make(tmp_path, config, name="whole"), make(tmp_path, config, name="broken")
+    stage.run(whole)
+    log = broken.tracker.log
+
+    def die_in_evaluation(step: int, metrics: Any) -> None:
+        if step == 8 and "eval/loss" in metrics:
+            raise KeyboardInterrupt
+        log(step, metrics)
+
+    broken.tracker.log = die_in_evaluation
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(broken)
+    assert checkpoints.newest(broken.folder.checkpoints_dir, "checkpoint")[0] == 7
+    broken.tracker.log = log
+    broken.resume = True
+    stage.run(broken)
+    for name in ("train/loss", "eval/loss"):
+        assert broken.tracker.values(name) == whole.tracker.values(name)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_architecture_trains(tmp_path: Path, architecture: str, tied: bool) -> None:
