@@ -50,6 +50,7 @@ def join(device: Device, *, alone: bool = False) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     if world_size() == 1:
+        os.environ.setdefault("LOCAL_RANK", "0")  # which DeepSpeed asks for, and no launcher has set
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_TIMEOUT)
     else:
         dist.init_process_group(backend, timeout=_TIMEOUT)

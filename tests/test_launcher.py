@@ -104,3 +104,10 @@ def test_an_interrupt_ends_all_ranks_with_one_sentence(tmp_path: Path) -> None:
     assert "SignalException" not in said
     time.sleep(1)
     assert subprocess.run(["pgrep", "-f", "run.name=interrupted"], capture_output=True).stdout == b""
+
+
+@pytest.mark.slow
+def test_one_process_that_nobody_launched_runs_the_chain_with_deepspeed(tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("launch.gpus_per_node")]
+    done = rlhf(tmp_path, *words, "zero=2", "run.name=alone")
+    assert done.returncode == 0, done.stdout + done.stderr
