@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlhf import __version__
-from rlhf.config import Config, StageName
+from rlhf.config import Config, DataSourceName, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
 from rlhf.stopping import INTERRUPTED, terminate_as_interrupt
@@ -47,6 +47,8 @@ Stages (stage=...)
   reward      a reward model from ranked completions
   ppo         PPO against the reward model, with a KL penalty towards the SFT model
   compare     win rates with confidence intervals, a table and report.html
+  data        what is in the data: rows, lengths in tokens, duplicates, examples with what is learned marked
+  self_instruct  a data set of instructions, grown from seed tasks with a model
   plan        what the chain would take of each GPU's memory, whether it fits, and what to change; runs nothing
 
 Settings most often changed (default)
@@ -66,6 +68,7 @@ More
 Output goes to {root}/RUN/STAGE/, RUN being run.name: config.yaml, manifest.json, metrics.jsonl, samples.jsonl, log.txt,
 checkpoints/, model/ (loads with from_pretrained); the comparison to {root}/RUN/compare/report.html.
 """
+_NODES_INDENT = " " * 19  # under the words beside --help NODE
 _COMMON_KEYS = (
     *("run.name", "seed", "model.path", "model.lora.r", "data.path"),
     *("sft.base", "sft.epochs", "sft.optim.lr", "reward.policy", "reward.epochs", "reward.optim.lr"),
@@ -114,6 +117,7 @@ def _main(words: list[str]) -> int:
 
     from rlhf import compose
 
+    words = compose.with_data_path(words)
     words = [word if word.startswith("-") else compose.normalise(word) for word in words]
     words = compose.debug_last(compose.with_model_group(words))
     words.sort(key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants it before the settings
@@ -197,9 +201,20 @@ def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[in
 
     if config.stage == StageName.plan:
         return run_guarded(lambda: print(plan.table(config)))
+    if config.stage == StageName.data:
+        return run_guarded(lambda: _show_data(config))
     if launcher.needed(config):
         return launcher.run(config, job, swept)
     return run_guarded(lambda: pipeline.run(config, job, swept))
+
+
+def _show_data(config: Config) -> None:
+    import datasets
+
+    from stages import data
+
+    datasets.disable_progress_bars()
+    data.run(config)
 
 
 def run_guarded(work: Callable[[], None]) -> tuple[int, str]:
@@ -223,7 +238,6 @@ def quiet_libraries(config: Config) -> None:
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "DS_LOG_LEVEL": "ERROR",
         "WANDB_SILENT": "true",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -251,9 +265,16 @@ def names_hub(config: Config) -> bool:
         config.ppo.reward_model,
         config.ppo.value_model,
         config.judge.reward_model,
+        config.self_instruct.model,
         *config.ppo.reward_models.values(),
         *config.compare.candidates.values(),
     ]
+    if config.data.source == DataSourceName.mixture and config.data.path is not None:
+        from rlhf.data.mixture_file import load_parts
+
+        paths += [
+            path for part in load_parts(config.data.path) for path in (part.config.path, part.config.prompts_path)
+        ]
     return any(
         path is not None and not path.startswith("builtin:") and not Path(path).expanduser().exists() for path in paths
     )
@@ -289,7 +310,7 @@ def help_text(node: str | None = None, *_: str) -> str:
     return _HELP.format(
         keys="\n".join(_cut(line) for line in listed),
         groups="\n".join(_wrap(line, width + 4) for line in lines),
-        nodes=", ".join(sorted(tops)),
+        nodes=_wrap(_NODES_INDENT + ", ".join(sorted(tops)), len(_NODES_INDENT)).lstrip(),
         root=RunConfig().root,
     )
 

@@ -79,6 +79,17 @@ def normalise(word: str) -> str:
     return f"{key}={value}"
 
 
+def with_data_path(words: Sequence[str]) -> list[str]:
+    """`data=FILE` is `data=jsonl data.path=FILE`, the file of one's own whose shape is told by its columns."""
+    spelled = []
+    for word in words:
+        key, _, value = word.partition("=")
+        path = value.strip("'\"")
+        is_file = key == "data" and path not in groups()["data"] and ("/" in path or Path(path).expanduser().exists())
+        spelled += ["data=jsonl", f"data.path={value}"] if is_file else [word]
+    return spelled
+
+
 def with_model_group(words: Sequence[str]) -> list[str]:
     """Adds `model=custom` where a model is named by its path alone: the default group's settings are the sandbox's."""
     values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}

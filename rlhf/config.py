@@ -20,6 +20,8 @@ class StageName(Enum):
     reward = "reward"
     ppo = "ppo"
     compare = "compare"
+    data = "data"  # shows what is in the data, as a model would learn from it; trains nothing
+    self_instruct = "self_instruct"  # grows a data set of instructions from seed tasks, with a model
     plan = "plan"  # prints what the chain would take of a GPU's memory, and runs nothing
 
 
@@ -55,16 +57,65 @@ class Float32Matmul(Enum):
 
 class DataSourceName(Enum):
     sandbox = "sandbox"  # the built-in instruction world
-    hh_rlhf = "hh_rlhf"  # Anthropic's chosen/rejected transcripts
-    self_instruct = "self_instruct"  # seed_tasks.jsonl
-    alpaca = "alpaca"  # instruction / input / output
-    jsonl = "jsonl"  # our own one-record-a-line format: prompt + response, completions + ranks, or text
+    jsonl = "jsonl"  # a file of one's own, of any common shape: rlhf/data/readers/jsonl.py
+    mixture = "mixture"  # several of the others, as a YAML file says: rlhf/data/mixture.py
+    phrasings = "phrasings"  # rows of a task, put into words by templates: rlhf/data/phrasings.py
+    # Demonstrations; each is a module of rlhf/data/readers/.
+    alpaca = "alpaca"
+    dolly = "dolly"
+    flan = "flan"
+    flan_cot = "flan_cot"
+    gpt4_llm = "gpt4_llm"
+    instructgpt = "instructgpt"
+    lima = "lima"
+    openassistant = "openassistant"  # rankings too
+    openhermes = "openhermes"
+    self_instruct = "self_instruct"
+    sharegpt = "sharegpt"
+    slimorca = "slimorca"
+    t0 = "t0"
+    ultrachat = "ultrachat"
+    # Rankings, whose best completions are demonstrations too.
+    helpsteer = "helpsteer"
+    hh_rlhf = "hh_rlhf"
+    safe_rlhf = "safe_rlhf"  # by its label of helpfulness
+    safe_rlhf_safer = "safe_rlhf_safer"  # by its label of safety
+    shp = "shp"
+    summarize_from_feedback = "summarize_from_feedback"
+    ultrafeedback = "ultrafeedback"
+    webgpt = "webgpt"
 
 
 class Template(Enum):
     auto = "auto"  # the tokenizer's own chat template; `plain` when it has none
     plain = "plain"  # "Human: ...\n\nAssistant:"
     chatml = "chatml"
+    llama3 = "llama3"
+    alpaca = "alpaca"
+    vicuna = "vicuna"
+    zephyr = "zephyr"
+
+
+class LongPrompts(Enum):
+    refuse = "refuse"  # a bad row
+    truncate = "truncate"  # its oldest turns are left out, whole exchanges at a time, and it is counted
+
+
+class Sampling(Enum):
+    weights = "weights"  # each part's share is its weight
+    proportional = "proportional"  # examples-proportional: min(rows, data.mixture.cap), as FLAN's
+    temperature = "temperature"  # the same numbers to the power 1 / data.mixture.temperature
+
+
+class LossOn(Enum):
+    last = "last"  # the last assistant turn of a conversation
+    all = "all"  # every assistant turn
+
+
+class SubsetRule(Enum):
+    reward_model = "reward_model"  # the best by a reward model's score
+    longest = "longest"  # the longest responses, in tokens (arXiv:2402.04833)
+    random = "random"
 
 
 class OnBadRow(Enum):
@@ -258,16 +309,77 @@ class SandboxConfig:
 
 
 @dataclass
+class MixtureConfig:
+    """Read by data=mixture, whose parts and weights are in its file."""
+
+    sampling: Sampling = Sampling.proportional
+    cap: int = 3000  # rows of a part that count for its share (FLAN's 3,000); sampling=proportional and temperature
+    max_rows_per_part: int | None = 30000  # rows a part is cut to first (FLAN's 30,000); null: all
+    temperature: float = 2.0  # 1 is proportional, larger brings the shares closer together
+    rows: int | None = None  # rows of the whole mixture; null: as many as there are without taking one twice
+
+    def __post_init__(self) -> None:
+        _require_positive("data.mixture", cap=self.cap, temperature=self.temperature)
+        for key in ("max_rows_per_part", "rows"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, f"data.mixture.{key} is {value}; use 1 or more, or null.")
+
+
+@dataclass
+class QualityConfig:
+    """What is left out of the data; each record left out is listed with its reason in bad_rows.jsonl."""
+
+    duplicates: bool = False  # records whose words came before, case and spaces aside
+    near_duplicates: float = 0.0  # Jaccard similarity of word 5-grams from which a record counts as one; 0: off
+    common_prefix: int = 0  # a prompt that begins with so many characters of an earlier one goes; 0: off
+    min_response_words: int = 0  # of every response; 0: off
+    max_response_words: int | None = None
+    languages: list[str] = field(default_factory=list)  # ISO 639-1 codes; texts under 20 letters stay; []: all
+    contamination_words: int = 0  # in a row that no training record shares with a held-out prompt (GPT-3: 13); 0: off
+    max_prompts_per_user: int = 0  # as InstructGPT's 200; 0: off
+    pii: bool = False  # leave out records with e-mail or public IP addresses, phone, card or social security numbers
+
+    def __post_init__(self) -> None:
+        _require_fraction("data.quality", near_duplicates=self.near_duplicates)
+        for key in ("common_prefix", "min_response_words", "contamination_words", "max_prompts_per_user"):
+            value = getattr(self, key)
+            _require(value >= 0, f"data.quality.{key} is {value}; use 0 (off) or more.")
+        _require(
+            self.max_response_words is None or self.max_response_words >= self.min_response_words,
+            f"data.quality.max_response_words is {self.max_response_words}; use no less than "
+            f"data.quality.min_response_words={self.min_response_words}, or null.",
+        )
+
+
+# What a file of one's own may have, by the names that rlhf/data/readers/jsonl.py knows.
+_COLUMNS = (
+    *("prompt", "response", "instruction", "input", "output", "system", "messages", "conversations", "chosen"),
+    *("rejected", "completions", "ranks", "scores", "margins", "gold_scores", "text", "id", "task", "user"),
+)
+
+
+@dataclass
 class DataConfig:
     source: DataSourceName = DataSourceName.sandbox
     path: str | None = None  # file, folder or hub id; the sandbox needs none
     prompts_path: str | None = None  # another file of the same source for PPO's prompts; None: the same rows
+    subset: str | None = None  # of a hub dataset, where it has several
+    split: str = "train"  # of a hub dataset
+    streaming: bool = False  # a hub dataset is read as it arrives, as far as data.max_rows, and not downloaded whole
+    columns: dict[str, str] = field(default_factory=dict)  # what your file calls them: data.columns.prompt=question
+    phrasings: str | None = None  # data=phrasings: the YAML file of templates
     template: Template = Template.auto
-    max_prompt_tokens: int = 512  # a longer prompt is a bad row
+    max_prompt_tokens: int = 512  # a longer prompt is dealt with by long_prompts
+    long_prompts: LongPrompts = LongPrompts.refuse
     max_response_tokens: int = 512  # a longer response is cut there, without an end token
     evaluation_fraction: float = 0.1  # rows held out by a hash of the prompt; the sandbox holds out its own
+    split_by_user: bool = False  # hold out users and all they wrote, not prompts; rows need a user
     max_rows: int | None = None  # keep the first N rows; None: all
     on_bad_row: OnBadRow = OnBadRow.refuse
+    workers: int | None = None  # processes that tokenize; None: one a core
+    cache: str | None = None  # folder of read and tokenized data; None: ~/.cache/rlhf, or under $XDG_CACHE_HOME
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
     def __post_init__(self) -> None:
@@ -284,6 +396,23 @@ class DataConfig:
         _require(
             self.path is not None or self.source == DataSourceName.sandbox,
             f"data={self.source.value} needs a file; set data.path=FILE.",
+        )
+        _require(
+            (self.phrasings is not None) == (self.source == DataSourceName.phrasings),
+            "data=phrasings and data.phrasings=FILE, the templates, belong together; set both or neither.",
+        )
+        _require(
+            not self.columns or self.source == DataSourceName.jsonl,
+            f"data.columns names the columns of a file of your own; with data={self.source.value} leave it out, or use "
+            "data=jsonl.",
+        )
+        for name in self.columns:
+            _require(
+                name in _COLUMNS, f"data.columns.{name} names nothing that is read; use one of {', '.join(_COLUMNS)}."
+            )
+        _require(
+            self.workers is None or self.workers > 0,
+            f"data.workers is {self.workers}; use 1 or more, or null.",
         )
 
 
@@ -337,9 +466,12 @@ class SFTConfig:
     micro_batch_size_per_device: int = 8
     residual_dropout: float = 0.0  # on what attention and MLP add to the residual stream; InstructGPT 0.2
     packing: bool = False
+    loss_on: LossOn = LossOn.last  # the last assistant turn of a conversation, or all of them
+    subset: int | None = None  # train on so many demonstrations, the best by subset_rule, as LIMA's 1,000; None: all
+    subset_rule: SubsetRule = SubsetRule.longest  # an equal share of every task, each one's best
     pretraining_fraction: float = 0.0  # share of rows that are pretraining text (InstructGPT's PPO initialisation: 0.1)
     select_by: SelectBy = SelectBy.validation_loss
-    reward_model: str | None = None  # read by select_by=reward_model
+    reward_model: str | None = None  # read by select_by=reward_model and subset_rule=reward_model
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -359,10 +491,18 @@ class SFTConfig:
             f"sft.batch_size={self.batch_size} does not split into micro-batches of "
             f"{self.micro_batch_size_per_device}; change sft.micro_batch_size_per_device.",
         )
+        _require(self.subset is None or self.subset > 0, f"sft.subset is {self.subset}; use 1 or more, or null (all).")
         _require(
-            self.select_by != SelectBy.reward_model or self.reward_model is not None,
-            "sft.select_by=reward_model needs a reward model; set sft.reward_model=PATH_OR_HUB_ID.",
+            not self.needs_reward_model or self.reward_model is not None,
+            "sft.select_by=reward_model and sft.subset_rule=reward_model need a reward model; set "
+            "sft.reward_model=PATH_OR_HUB_ID.",
         )
+
+    @property
+    def needs_reward_model(self) -> bool:
+        """Whether a reward model chooses anything: the checkpoint that is kept, or the rows."""
+        by_score = self.subset is not None and self.subset_rule == SubsetRule.reward_model
+        return by_score or self.select_by == SelectBy.reward_model
 
 
 @dataclass
@@ -717,6 +857,91 @@ class CompareConfig:
 
 
 @dataclass
+class SelfInstructServerConfig:
+    """An OpenAI-compatible server that writes; the key it may need is read from OPENAI_API_KEY in the environment."""
+
+    url: str | None = None  # up to and with /v1, such as http://localhost:8000/v1; null: the model is loaded here
+    model: str | None = None  # what the server calls the model
+    chat: bool = False  # ask /chat/completions, where a model is served no other way, and not /completions
+    parallel: int = 8  # requests under way at a time
+    timeout_s: float = 300.0  # wait this long for one answer
+    retries: int = 6  # after the first try, with growing pauses; for 408, 429, 5xx and no answer. 0: none
+
+    def __post_init__(self) -> None:
+        _require_positive("self_instruct.server", parallel=self.parallel, timeout_s=self.timeout_s)
+        _require(self.retries >= 0, f"self_instruct.server.retries is {self.retries}; use 0 (none) or more.")
+        _require(
+            self.url is None or self.url.startswith(("http://", "https://")),
+            f"self_instruct.server.url is {self.url!r}; it starts with http:// or https://, such as "
+            "http://localhost:8000/v1.",
+        )
+        _require(
+            (self.url is None) == (self.model is None),
+            "self_instruct.server needs both: set self_instruct.server.url=URL and self_instruct.server.model=NAME.",
+        )
+
+
+@dataclass
+class SelfInstructConfig:
+    """Instruction data that a model writes itself, from a few seed tasks (arXiv:2212.10560)."""
+
+    model: str | None = None  # who writes: a hub id or local folder; null: model.path
+    server: SelfInstructServerConfig = field(default_factory=SelfInstructServerConfig)  # or a server does
+    seeds: str | None = None  # seed tasks, a JSON line each as in seed_tasks.jsonl; null: the sandbox's own
+    instructions: int = 1000  # go on until so many are kept, each with an instance or more; the last round may add more
+    seed_examples: int = 6  # seed tasks shown in a prompt for new ones, more while too few generated ones are there
+    generated_examples: int = 2  # tasks of earlier rounds shown beside them
+    proposals: int = 8  # new tasks that one prompt asks for
+    prompts_per_round: int = 8  # a round is the step that an interruption loses at most
+    instance_examples: int = 4  # seed tasks shown before an instruction is classified, or given instances
+    max_instances: int = 5  # kept of an instruction, the first ones
+    temperature: float = 0.7  # of new instructions
+    instance_temperature: float = 0.1  # of their classification and instances; 0.01 is close to greedy
+    instruction_tokens: int = 512  # at most, of one completion with new instructions
+    instance_tokens: int = 384  # at most, of one completion with an instruction's instances
+    max_similarity: float = 0.7  # ROUGE-L with another, seed or generated, from which an instruction is dropped
+    min_words: int = 4  # of an instruction
+    max_words: int = 150
+    keywords: list[str] = field(  # an instruction with one of these words is dropped: a model of text cannot do it
+        default_factory=lambda: [
+            *("image", "images", "picture", "pictures", "graph", "graphs", "plot", "draw", "map", "maps"),
+            *("file", "files", "video", "videos", "audio", "go to"),
+        ]
+    )
+    patience: int = 5  # rounds in a row that may keep no instruction before the stage gives up
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "self_instruct",
+            instructions=self.instructions,
+            seed_examples=self.seed_examples,
+            proposals=self.proposals,
+            prompts_per_round=self.prompts_per_round,
+            max_instances=self.max_instances,
+            temperature=self.temperature,
+            instance_temperature=self.instance_temperature,
+            instruction_tokens=self.instruction_tokens,
+            instance_tokens=self.instance_tokens,
+            max_similarity=self.max_similarity,
+            min_words=self.min_words,
+            patience=self.patience,
+        )
+        _require_fraction("self_instruct", max_similarity=self.max_similarity)
+        for key in ("generated_examples", "instance_examples"):
+            value = getattr(self, key)
+            _require(value >= 0, f"self_instruct.{key} is {value}; use 0 (none) or more.")
+        _require(
+            self.max_words >= self.min_words,
+            f"self_instruct.max_words is {self.max_words}; use self_instruct.min_words={self.min_words} or more.",
+        )
+        _require(
+            self.model is None or self.server.url is None,
+            f"self_instruct.model={self.model} and self_instruct.server.url={self.server.url} name two writers; "
+            "leave one out.",
+        )
+
+
+@dataclass
 class ZeroConfig:
     stage: int = 0  # ZeRO stage: 0 trains without DeepSpeed; 1, 2, 3 shard optimizer state, gradients, parameters
     offload: bool = False  # optimizer state (and at 3 parameters) in CPU memory
@@ -763,6 +988,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    self_instruct: SelfInstructConfig = field(default_factory=SelfInstructConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)

@@ -42,7 +42,7 @@ from rlhf.artifacts import (
     refused_by_disk,
     write_text_atomic,
 )
-from rlhf.config import CHAIN, Config, Device, Float32Matmul, JudgeName, StageName
+from rlhf.config import CHAIN, Config, DataConfig, Device, Float32Matmul, JudgeName, StageName
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
@@ -64,6 +64,7 @@ _INPUTS = {
     StageName.reward: ("reward", *_SAMPLING, "data", "model", "seed"),
     StageName.ppo: ("ppo", "rollout", "data", "model", "seed"),
     StageName.compare: ("compare", "judge", *_SAMPLING, "data", "model.dtype", "seed"),
+    StageName.self_instruct: ("self_instruct", "model.dtype", "seed"),
 }
 # Paths, which stand for what lies there and are fingerprinted by it; and keys of speed and memory, not of results.
 _NOT_INPUTS = (
@@ -72,6 +73,10 @@ _NOT_INPUTS = (
     "model.gradient_checkpointing",
     "data.path",
     "data.prompts_path",
+    "data.phrasings",
+    "data.streaming",
+    "data.workers",
+    "data.cache",
     "sft.base",
     "sft.reward_model",
     "sft.micro_batch_size_per_device",
@@ -90,6 +95,13 @@ _NOT_INPUTS = (
     "pretrain.save_every",
     "compare.candidates",
     "judge.reward_model",
+    "self_instruct.model",
+    "self_instruct.seeds",
+    "self_instruct.patience",
+    "self_instruct.server.url",
+    "self_instruct.server.parallel",
+    "self_instruct.server.timeout_s",
+    "self_instruct.server.retries",
 )
 # What a stage's last line shows of its metrics; a comparison prints a table of its own.
 _HEADLINES = {
@@ -98,6 +110,7 @@ _HEADLINES = {
     StageName.reward: ("eval/loss", "eval/accuracy", "eval/accuracy_gold"),
     StageName.ppo: ("eval/score", "eval/kl", "eval/gold"),
     StageName.compare: (),
+    StageName.self_instruct: ("self_instruct/instructions", "self_instruct/instances"),
 }
 
 
@@ -140,6 +153,8 @@ def touches(swept_keys: Sequence[str], stage: StageName) -> bool:
     A stage's own keys reach it and all later stages, judge.* the comparison alone, run.*, tracker.* and launch.*
     nothing; any other key (seed, model, data, rollout, ...) reaches every stage.
     """
+    if stage == StageName.self_instruct:  # apart from the chain
+        return any(key.startswith(("self_instruct.", "model.", "seed")) for key in swept_keys)
     first = {"judge": StageName.compare, **{s.value: s for s in _ORDER}}
     for key in swept_keys:
         node = key.partition(".")[0]
@@ -233,13 +248,14 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
     with tempfile.TemporaryDirectory() as aside:
         # A finished stage that is skipped keeps its own list, and ranks read the same rows: hence aside.
         bad_rows_path = Path(aside) / "bad_rows.jsonl"
-        source = load_source(config.data, seed=config.seed, bad_rows_path=bad_rows_path)
+        data = config.data if stage != StageName.self_instruct else DataConfig(sandbox=config.data.sandbox)
+        source = load_source(data, config.seed, bad_rows_path, show_progress=config.tracker.progress)
 
         def decide() -> tuple[str, dict[str, Any]]:
             inputs = {
                 "config": _stage_config(config, stage),
                 "parents": {role: model_hash(path) for role, path in parents.items()},
-                "data": json.loads(json.dumps(finite(source.fingerprint()), default=str)),
+                "data": _fingerprint(config, stage, source),
                 "reward_fn": _reward_fn_hash(config, stage),
             }
             return _decide(folder, stage, inputs), inputs
@@ -254,6 +270,15 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
     distributed.barrier()  # the next stage reads this one's manifest on every rank
 
 
+def _fingerprint(config: Config, stage: StageName, source: DataSource) -> dict[str, Any]:
+    """Of what the stage reads beside its parents."""
+    if stage == StageName.self_instruct:
+        from rlhf.self_instruct.seeds import load_seeds, seeds_hash
+
+        return {"seeds_sha256": seeds_hash(load_seeds(config.self_instruct.seeds, config.data.sandbox.world_seed))}
+    return json.loads(json.dumps(finite(source.fingerprint()), default=str))
+
+
 # Parents
 
 
@@ -262,6 +287,9 @@ def find_parents(config: Config, stage: StageName, place: Place) -> dict[str, Pa
     named = _named_parents(config, stage)
     if stage == StageName.pretrain:
         return {}
+    if stage == StageName.self_instruct:
+        writes_here = config.self_instruct.server.url is None
+        return {"model": named.get("model") or _model(config.model.path)} if writes_here else {}
     if stage == StageName.sft:
         base = named.pop("base", None) or _finished(StageName.pretrain, config, place) or _model(config.model.path)
         return {"base": base, **named}
@@ -285,6 +313,7 @@ def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
     """The parents that the config names outright, checked to be models when they are folders."""
     keys: dict[StageName, dict[str, str | None]] = {
         StageName.pretrain: {},
+        StageName.self_instruct: {"self_instruct.model": config.self_instruct.model},
         StageName.sft: {"sft.base": config.sft.base, "sft.reward_model": config.sft.reward_model},
         StageName.reward: {"reward.policy": config.reward.policy},
         StageName.ppo: {
@@ -415,7 +444,9 @@ def _decide(folder: StageFolder, stage: StageName, inputs: Mapping[str, Any]) ->
 
 
 def _holds_work(folder: StageFolder, manifest: Mapping[str, Any]) -> bool:
-    return manifest.get("status") == "complete" or folder.has_checkpoints
+    grown = folder.path / "rounds.jsonl"  # of self_instruct, which goes on from its rounds
+    begun = folder.has_checkpoints or (grown.exists() and grown.stat().st_size > 0)
+    return manifest.get("status") == "complete" or begun
 
 
 def _input_changes(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
@@ -534,8 +565,11 @@ def _call_stage(
     *,
     resume: bool,
 ) -> dict[str, float]:
+    import datasets
+
     from rlhf.tracking import Tracker
 
+    datasets.disable_progress_bars()  # but for the one of data.encoding
     tracker = Tracker(folder.path, config.tracker, stage.value, config.run.name, resolved)
     try:
         context = StageContext(config, folder, dict(parents), tracker, source, resume)
@@ -556,17 +590,24 @@ def _note_failure(folder: StageFolder, error: BaseException, wall_s: float) -> N
 def check_agreement(config: Config, stage: StageName, parents: Mapping[str, Path]) -> dict[str, Any]:
     """The policy's tokenizer and chat-template hashes, for the manifest; {} for stages without a policy.
 
-    Raises UserError when a reward or value model was trained on other tokens or another layout of the same text: its
-    scores would mean nothing.
+    Raises UserError when a reward or value model was trained on other tokens or another layout of the same text, so
+    that its scores would mean nothing, or a policy on another layout than data.template now gives it.
     """
     role = {StageName.sft: "base", StageName.reward: "policy", StageName.ppo: "policy"}.get(stage)
+    if stage in (StageName.reward, StageName.ppo):
+        assert role is not None, "both have a policy"
+        _check_layout(parents[role], f"{stage.value}.{role}", config)
+    if stage == StageName.compare:
+        for name, path in parents.items():
+            if name != "reward_model":
+                _check_layout(path, name.replace("candidates/", "compare.candidates."), config)
     if role is None:
         return {}
     own = tokenizer_fingerprint(parents[role], config)
     for other, path in parents.items():
         if not other.startswith(("reward_model", "value_model")):
             continue
-        manifest = (StageFolder(path.parent).manifest if path.name == "model" else None) or {}
+        manifest = _manifest_of(path)
         theirs = {**tokenizer_fingerprint(path, config), **{key: manifest[key] for key in own if manifest.get(key)}}
         for key, what in (("tokenizer_hash", "tokenizer"), ("template_hash", "chat template")):
             if own[key] != theirs[key]:
@@ -577,6 +618,21 @@ def check_agreement(config: Config, stage: StageName, parents: Mapping[str, Path
                     f"`python -m rlhf stage=reward run.name=NAME reward.policy={parents[role]}`."
                 )
     return own
+
+
+def _manifest_of(model: Path) -> Mapping[str, Any]:
+    """Of the stage that made a model; {} where none did."""
+    return (StageFolder(model.parent).manifest if model.name == "model" else None) or {}
+
+
+def _check_layout(model: Path, name: str, config: Config) -> None:
+    trained = _manifest_of(model).get("template_hash")
+    if trained and trained != tokenizer_fingerprint(model, config)["template_hash"]:
+        before = (_manifest_of(model).get("config") or {}).get("data.template")
+        raise UserError(
+            f"{name} {model} was trained with another chat template than data.template={config.data.template.value} "
+            f"gives it now, so it would read prompts it does not know; set data.template={before}, as then."
+        )
 
 
 def tokenizer_fingerprint(path: Path, config: Config) -> dict[str, str]:

@@ -7,22 +7,26 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import pyarrow.compute
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from trl import SFTConfig, SFTTrainer
 
 from rlhf import models, tracking_callback
-from rlhf.config import Quantization, RolloutConfig, SelectBy
-from rlhf.data.encoding import EncodedDemonstration, Encoder, context_of
+from rlhf.config import Quantization, RolloutConfig, SelectBy, SubsetRule
+from rlhf.data.encoding import IGNORED, EncodedDemonstration, EncodedRows, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
+from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.last_layer import last_layer_only_at
 from rlhf.ppo.rollout import generate
-from rlhf.trainer import IGNORED, FilledRows, StageTrainer, training_arguments, whole_state_dict
+from rlhf.tracking import progress
+from rlhf.trainer import FilledRows, StageTrainer, training_arguments, whole_state_dict
 from rlhf.zero import gathered
 
 if TYPE_CHECKING:
@@ -31,13 +35,20 @@ if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 SAMPLES_SHOWN = 8
+_SCORED_AT_ONCE = 256
 JUDGED_PROMPTS = 128
 
 
-def demonstration_row(demonstration: EncodedDemonstration) -> dict[str, list[int]]:
-    """Prompt and response; labels are the response's ids, its end token too, and IGNORED on the prompt."""
-    prompt, response = demonstration.prompt_ids, demonstration.response_ids
-    return {"input_ids": prompt + response, "labels": [IGNORED] * len(prompt) + response}
+def training_rows(context: StageContext, encoder: Encoder, demonstrations: EncodedRows[Any]) -> Dataset:
+    """Prompts and responses, and pretraining text as far as sft.pretraining_fraction wants it: input_ids and labels."""
+    rows = labelled(demonstrations)
+    more = pretraining_rows(context, encoder, len(rows))
+    return concatenate_datasets([rows, Dataset.from_list(more, rows.features)]) if more else rows
+
+
+def labelled(demonstrations: EncodedRows[Any]) -> Dataset:
+    """What a trainer reads of them: input_ids and labels, IGNORED where there is no loss."""
+    return demonstrations.table.select_columns(["input_ids", "labels"])
 
 
 def pretraining_rows(context: StageContext, encoder: Encoder, demonstrations: int) -> list[dict[str, list[int]]]:
@@ -47,12 +58,68 @@ def pretraining_rows(context: StageContext, encoder: Encoder, demonstrations: in
     if count == 0:
         return []
     texts = context.data.texts(Split.train)
-    chosen = random.Random(f"pretraining rows:{context.config.seed}").choices(texts, k=count)
+    chosen = random.Random(f"pretraining rows:{context.config.seed}").choices(range(len(texts)), k=count)
     rows = []
-    for text in chosen:
-        ids = encoder.template.response_ids(text)[: max_length(context, encoder.context)]
+    for index in chosen:
+        ids = encoder.template.response_ids(texts[index])[: max_length(context, encoder.context)]
         rows.append({"input_ids": ids, "labels": ids})
     return rows
+
+
+def row_lengths(rows: Dataset) -> list[int]:
+    """Tokens of each row."""
+    lengths: list[int] = []
+    for batch in rows.select_columns(["input_ids"]).with_format("arrow").iter(10000):
+        lengths += pyarrow.compute.list_value_length(batch.column("input_ids")).to_pylist()
+    return lengths
+
+
+def loss_tokens(rows: Dataset) -> int:
+    """Tokens that have a loss."""
+    total = 0
+    for batch in rows.select_columns(["labels"]).with_format("arrow").iter(10000):
+        labels = batch.column("labels").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        total += int((labels != IGNORED).sum())
+    return total
+
+
+def chosen_subset(
+    context: StageContext, demonstrations: EncodedRows[EncodedDemonstration], judge: RewardModelJudge | None
+) -> EncodedRows[EncodedDemonstration]:
+    """sft.subset demonstrations, the best of every task by sft.subset_rule, in the order they had.
+
+    Tasks in turn give their next best until there are enough, so that what is chosen stays as varied as the data
+    (LIMA, arXiv:2305.11206, took its 1,000 by quality and diversity); without tasks it is the best of all.
+    """
+    settings = context.config.sft
+    if settings.subset is None or settings.subset >= len(demonstrations):
+        return demonstrations
+    worth = _worths(context, demonstrations, judge)
+    by_task: dict[str, list[int]] = {}
+    for index in sorted(range(len(demonstrations)), key=lambda i: (-worth[i], i)):
+        by_task.setdefault(demonstrations[index].prompt.task, []).append(index)
+    turns = sorted((place, task, index) for task, indices in by_task.items() for place, index in enumerate(indices))
+    return demonstrations.select(sorted(index for _, _, index in turns[: settings.subset]))
+
+
+def _worths(
+    context: StageContext, demonstrations: EncodedRows[EncodedDemonstration], judge: RewardModelJudge | None
+) -> list[float]:
+    """What each demonstration is worth by sft.subset_rule; the largest is best."""
+    rule = context.config.sft.subset_rule
+    if rule == SubsetRule.random:
+        draw = random.Random(f"subset:{context.config.seed}")
+        return [draw.random() for _ in demonstrations]
+    if rule == SubsetRule.longest:
+        return [float(len(demonstration.response_ids)) for demonstration in demonstrations]
+    assert judge is not None, "the config requires a reward model for this rule"
+    device = pick_device(context.config.launch)
+    scores: list[float] = []
+    starts = range(0, len(demonstrations), _SCORED_AT_ONCE)
+    for start in progress(starts, "scoring demonstrations", "batch", context.config.tracker.progress, leave=False):
+        batch = demonstrations[start : start + _SCORED_AT_ONCE]
+        scores += judge([d.prompt_ids + d.response_ids for d in batch], device)
+    return scores
 
 
 def max_length(context: StageContext, model_context: int | None) -> int:
@@ -150,7 +217,7 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
     def __init__(self, *, sampler: HeldOutSampler, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._sampler = sampler
-        self.train_lengths = [len(row["input_ids"]) for row in cast(Dataset, self.train_dataset)]
+        self.train_lengths = row_lengths(cast(Dataset, self.train_dataset))
         self._held_out_sums = [0.0, 0.0]  # loss, tokens
         self._clock = (time.monotonic(), 0.0)
 
@@ -208,6 +275,14 @@ class ResponseTrainer(StageTrainer, SFTTrainer):
             logs["train/tokens_per_second"] = (self._clock[1] - tokens) / max(self._clock[0] - then, 1e-9)
         super().log(logs, start_time)
 
+    def packing_metrics(self) -> dict[str, float]:
+        """The share of packed rows that is text; {} where rows are not packed."""
+        settings = cast(SFTConfig, self.args)
+        if not settings.packing:
+            return {}
+        assert settings.max_length is not None, "build_trainer sets it"
+        return {"data/packing_efficiency": sum(self.train_lengths) / (len(self.train_lengths) * settings.max_length)}
+
     def final_metrics(self) -> dict[str, float]:
         """The loss of the last training step, and what the kept checkpoint had on held-out rows."""
         kept = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
@@ -250,8 +325,8 @@ def build_trainer(
     context: StageContext,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Mapping[str, list[int]]],
-    held_out_rows: Sequence[Mapping[str, list[int]]],
+    rows: Dataset,
+    held_out_rows: Dataset,
     sampler: HeldOutSampler,
 ) -> ResponseTrainer:
     config = context.config
@@ -283,9 +358,9 @@ def build_trainer(
         sampler=sampler,
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=_dataset(rows),
+        train_dataset=rows,
         # Sorted by length, so that batches pad little; the loss is per token and does not mind.
-        eval_dataset=_dataset(sorted(held_out_rows, key=lambda row: len(row["input_ids"]))),
+        eval_dataset=held_out_rows.select(np.argsort(row_lengths(held_out_rows), kind="stable")),
         processing_class=tokenizer,
     )
     if config.model.quantization != Quantization.none:
@@ -297,10 +372,6 @@ def build_trainer(
 
 
 _METRICS = {SelectBy.validation_loss: "eval_loss", SelectBy.reward_model: "eval_score"}
-
-
-def _dataset(rows: Sequence[Mapping[str, list[int]]]) -> Dataset:
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "labels")})
 
 
 def save(trainer: ResponseTrainer, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> None:

@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rlhf import checkpoints, distributed, models, stopping
 from rlhf.artifacts import NOT_FINITE
 from rlhf.config import Config, Device, DType, OptimConfig, ZeroConfig
+from rlhf.data.encoding import IGNORED
 from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
 from rlhf.zero import gathered, import_deepspeed, mend_universal, optimization, ranks_of, remember, universal
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _UNIVERSAL = "universal"  # beside the checkpoints, while another number of ranks goes on from one
 _LOGGED = "logged.json"  # in a checkpoint: how many lines were logged before it
-IGNORED = -100  # a label that no loss counts
+
 _BATCHES_TO_SORT = 50  # rows are sorted by length among this many random batches
 
 

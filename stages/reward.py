@@ -42,7 +42,9 @@ def run(context: StageContext) -> dict[str, float]:
     pad_token_id = model.config.get_text_config().pad_token_id
     models.disable_dropout(model)
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
-    encoder = Encoder(template, config.data, bad_rows, context=context_of(model.config))
+    encoder = Encoder(
+        template, config.data, bad_rows, context=context_of(model.config), show_progress=config.tracker.progress
+    )
     rankings = encoder.rankings(kept[Split.train])
     held_out = encoder.rankings(kept[Split.evaluation])
     demonstrations = encoder.demonstrations(context.data.demonstrations(Split.train))
@@ -52,7 +54,7 @@ def run(context: StageContext) -> dict[str, float]:
         context.tracker.samples(step, samples)
         return metrics
 
-    trainer.choose_attention(model, config, max(len(ids) for ranking in rankings for ids in ranking.sequences))
+    trainer.choose_attention(model, config, max(rankings.lengths))
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
     models.freeze_parts([model], config.model.freeze)
@@ -92,4 +94,6 @@ def run(context: StageContext) -> dict[str, float]:
         "data/tied_rankings": float(sum(len(given[split]) - len(kept[split]) for split in Split)),
         "data/bias_demonstrations": float(len(demonstrations)),
         "data/bad_rows": float(bad_rows.count),
+        "data/truncated_prompts": float(encoder.truncated_prompts),
+        "data/cut_responses": float(encoder.cut_responses),
     }

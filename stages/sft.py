@@ -6,7 +6,7 @@ is the best by held-out loss, by a reward model's score of sampled responses (as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlhf import models, sft, trainer
@@ -17,6 +17,8 @@ from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from rlhf.pipeline import StageContext
 
 
@@ -34,33 +36,36 @@ def run(context: StageContext) -> dict[str, float]:
 
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
     template = ChatTemplate(tokenizer, config.data.template)
-    encoder = Encoder(template, config.data, bad_rows, context=context_of(model.config))
-    demonstrations = encoder.demonstrations(context.data.demonstrations(Split.train))
-    held_out = encoder.demonstrations(context.data.demonstrations(Split.evaluation))
-    rows = [sft.demonstration_row(demonstration) for demonstration in demonstrations]
-    rows += sft.pretraining_rows(context, encoder, len(rows))
-    held_out_rows = [sft.demonstration_row(demonstration) for demonstration in held_out]
+    context_length = context_of(model.config)
+    encoder = Encoder(template, config.data, bad_rows, context=context_length, show_progress=config.tracker.progress)
+    judge = sft.RewardModelJudge(context, template) if config.sft.needs_reward_model else None
+    loss_on = config.sft.loss_on
+    given = encoder.demonstrations(context.data.demonstrations(Split.train), loss_on)
+    demonstrations = sft.chosen_subset(context, given, judge)
+    held_out = encoder.demonstrations(context.data.demonstrations(Split.evaluation), loss_on)
+    rows = sft.training_rows(context, encoder, demonstrations)
 
     if not config.sft.packing:  # packed rows are all long
-        trainer.choose_attention(model, config, max(len(row["input_ids"]) for row in rows))
+        trainer.choose_attention(model, config, max(sft.row_lengths(rows)))
     if config.model.lora.r > 0:
         model = models.add_lora(model, config.model.lora)
     models.freeze_parts([model], config.model.freeze)
-    judge = sft.RewardModelJudge(context, template) if config.sft.select_by == SelectBy.reward_model else None
-    sampler = sft.HeldOutSampler(context, template, held_out, judge)
-    sft_trainer = sft.build_trainer(context, model, tokenizer, rows, held_out_rows, sampler)
+    by_judge = config.sft.select_by == SelectBy.reward_model
+    sampler = sft.HeldOutSampler(context, template, held_out, judge if by_judge else None)
+    sft_trainer = sft.build_trainer(context, model, tokenizer, rows, sft.labelled(held_out), sampler)
     trainer.train(sft_trainer, context)
 
     final = sft_trainer.final_metrics()
     sft.save(sft_trainer, tokenizer, context)
-    return {**final, **_counts(rows, bad_rows, len(demonstrations))}
+    return {**final, **_counts(rows, encoder, demonstrations), **sft_trainer.packing_metrics()}
 
 
-def _counts(rows: Sequence[Mapping[str, list[int]]], bad_rows: BadRows, demonstrations: int) -> dict[str, float]:
-    response_tokens = sum(label != sft.IGNORED for row in rows for label in row["labels"])
+def _counts(rows: Dataset, encoder: Encoder, demonstrations: Sequence[object]) -> dict[str, float]:
     return {
-        "data/demonstrations": demonstrations,
-        "data/pretraining_rows": len(rows) - demonstrations,
-        "data/loss_tokens": response_tokens,
-        "data/bad_rows": bad_rows.count,
+        "data/demonstrations": len(demonstrations),
+        "data/pretraining_rows": len(rows) - len(demonstrations),
+        "data/loss_tokens": sft.loss_tokens(rows),
+        "data/bad_rows": encoder.bad_rows.count,
+        "data/truncated_prompts": encoder.truncated_prompts,
+        "data/cut_responses": encoder.cut_responses,
     }

@@ -88,7 +88,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         module.run = made.run_stage  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"stages.{stage}", module)
 
-    def load_source(config: Any, seed: int, bad_rows_path: Path) -> FakeSource:
+    def load_source(config: Any, seed: int, bad_rows_path: Path, *, show_progress: bool) -> FakeSource:
         if made.bad_row:
             bad_rows_path.write_text("row 3\n")
         return FakeSource(made.rows)

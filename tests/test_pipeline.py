@@ -256,6 +256,20 @@ def test_reward_model_with_another_tokenizer_or_template_is_refused(world: World
     assert world.folder("demo/ppo").complete
 
 
+def test_policy_that_was_trained_on_another_layout_is_refused(world: World) -> None:
+    for stage in ("sft", "reward"):
+        pipeline.run(world.config(stage))
+    sft = world.folder("demo/sft")
+    trained_on = sft.manifest["template_hash"]
+    sft.write_manifest(template_hash="other", config={**sft.manifest["config"], "data.template": "chatml"})
+    for stage, name in (("reward", "reward.policy"), ("ppo", "ppo.policy"), ("compare", "sft")):
+        with pytest.raises(UserError, match=rf"^{name} .*another chat template than data\.template=auto.*=chatml, as"):
+            pipeline.run(world.config(stage, name="other", parents=str(world.root / "runs" / "demo")))
+    sft.write_manifest(template_hash=trained_on)
+    pipeline.run(world.config("ppo"))
+    assert world.folder("demo/ppo").complete
+
+
 def test_full_disk_is_a_sentence_with_the_path(world: World) -> None:
     world.fail["sft"] = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match=r"disk is full: .*demo/sft"):

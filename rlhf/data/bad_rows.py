@@ -32,6 +32,10 @@ class BadRows:
         """Counts a bad row. `where` names file and row. Raises UserError when bad rows are refused."""
         if self.policy == OnBadRow.refuse:
             raise UserError(f"{where}: {problem}; {remedy}, or set data.on_bad_row=skip to leave such rows out.")
+        self.leave_out(where, problem)
+
+    def leave_out(self, where: str, problem: str) -> None:
+        """Counts and lists what is left out on request, whatever is done with bad rows."""
         self.count += 1
         line = json.dumps({"where": where, "problem": problem}, ensure_ascii=False)
         if self.path is not None and line not in self._listed:

@@ -19,20 +19,34 @@ class Split(Enum):
     evaluation = "evaluation"
 
 
+class BadRowError(Exception):
+    """What is wrong with a row, as the end of a sentence that begins with its file and number.
+
+    remedy: what the person who brought it can do, as the sentence goes on.
+    """
+
+    def __init__(self, problem: str, remedy: str = "mend the row") -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
 @dataclass(frozen=True)
 class Message:
     role: Role
     content: str
+    input: str = ""  # the end of `content` where the data sets it apart from the instruction (Alpaca's `input`)
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A conversation that ends where the assistant is to speak."""
 
-    id: str  # unique in its dataset, stable over runs: "tldr:1234", "sandbox:sort:17"
+    id: str  # unique in its dataset, stable over runs: "tldr:1234", "sandbox:sort:17"; a reader may leave it ""
     messages: tuple[Message, ...]
     task: str = ""  # family, for tables by task; "" when the data has none
     details: Mapping[str, Any] = field(default_factory=dict)  # what a gold judge needs; JSON values only
+    user: str = ""  # who wrote it, where the data says: for caps per user and splits by user
+    split: Split | None = None  # where the data says so; None: by a hash
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,15 @@ class Ranking:
     gold_scores: tuple[float, ...] = ()  # noise-free scores where they are known (the sandbox); else empty
 
 
+@dataclass(frozen=True)
+class Document:
+    """Plain text, for pretraining and ptx."""
+
+    text: str
+
+
+Record = Demonstration | Ranking | Prompt | Document
+
 Sampler = Callable[[Sequence[Prompt], Sequence[int]], list[list[str]]]
 """Responses from the current SFT model: prompts and how many for each -> one list of texts a prompt."""
 
@@ -59,15 +82,15 @@ Sampler = Callable[[Sequence[Prompt], Sequence[int]], list[list[str]]]
 class DataSource(Protocol):
     """Where records come from. Every call is deterministic: same config, same seed, same records in the same order."""
 
-    def demonstrations(self, split: Split) -> list[Demonstration]: ...
+    def demonstrations(self, split: Split) -> Sequence[Demonstration]: ...
 
-    def rankings(self, split: Split, sample: Sampler) -> list[Ranking]:
+    def rankings(self, split: Split, sample: Sampler) -> Sequence[Ranking]:
         """Ranked completions; a source that holds rankings ignores `sample`, the sandbox labels what it returns."""
         ...
 
-    def prompts(self, split: Split) -> list[Prompt]: ...
+    def prompts(self, split: Split) -> Sequence[Prompt]: ...
 
-    def texts(self, split: Split) -> list[str]:
+    def texts(self, split: Split) -> Sequence[str]:
         """Plain documents, for pretraining and ptx."""
         ...
 

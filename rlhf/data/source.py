@@ -1,106 +1,142 @@
-"""A data source read from files: records by kind, split by a hash of the prompt."""
+"""A data source read from files: records by kind, screened, split by a hash of the prompt or as the files say."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Sampler, Split
+import numpy as np
+
+from rlhf.config import DataConfig
+from rlhf.data.codec import KINDS
+from rlhf.data.files import file_sha256
+from rlhf.data.reading import Reading
+from rlhf.data.records import Demonstration, Document, Prompt, Ranking, Record, Sampler, Split
 from rlhf.errors import UserError
 
 HAVE = {
-    "demonstrations": "sandbox, hh_rlhf, self_instruct, alpaca and jsonl",
-    "rankings": "sandbox, hh_rlhf and jsonl",
-    "prompts": "sandbox, hh_rlhf, self_instruct, alpaca and jsonl",
+    "demonstrations": "every format but plain text",
+    "rankings": "data=sandbox, hh_rlhf, summarize_from_feedback, ultrafeedback, openassistant, shp, helpsteer, webgpt, "
+    "safe_rlhf and files of completions with ranks, scores, or chosen and rejected",
+    "prompts": "every format but plain text",
 }
 
-Record = TypeVar("Record", Demonstration, Ranking, Prompt)
+T = TypeVar("T")
 
 
-@dataclass
-class Records:
-    """What a reader makes of a file. Every row gives at least one record, or is a bad row."""
-
-    demonstrations: list[Demonstration] = field(default_factory=list)
-    rankings: list[Ranking] = field(default_factory=list)
-    prompts: list[Prompt] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-
-def user_prompt(prompt_id: str, text: str, task: str = "") -> Prompt:
-    """A conversation of one user turn."""
-    return Prompt(prompt_id, (Message(Role.user, text),), task)
-
-
-def held_out(key: str, fraction: float) -> bool:
-    """Whether what `key` names belongs to evaluation: a function of it alone, so no seed or row order moves it."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < fraction * 2**64
-
-
-def _conversation(prompt: Prompt) -> str:
-    return json.dumps([[message.role.value, message.content] for message in prompt.messages], ensure_ascii=False)
+def held_out(reading: Reading, config: DataConfig) -> np.ndarray:
+    """(records,) bool: which belong to evaluation. As the data says where it tells both splits, else by a hash."""
+    store = reading.store
+    by_hash = np.where(store.user != 0, store.user, store.key) if config.split_by_user else store.key
+    chosen = by_hash < np.uint64(int(config.evaluation_fraction * 2**64))
+    told = {1, 2} <= set(np.unique(store.split).tolist())
+    return np.where(store.split == 0, chosen, store.split == 2) if told else chosen
 
 
 class FileSource:
-    """Records of one file or folder; all of one prompt lie in the same split, whichever rows they came from."""
+    """Records of one file or folder; all of one prompt lie in the same split, whichever rows they came from.
+
+    own: what was read, and (records,) bool: which of it the screens left.
+    prompts: what another path gave, whose prompts stand in for this one's; None: they are its own.
+    """
 
     gold: Callable[[Prompt, str], float] | None = None
 
     def __init__(
-        self, name: str, path: str, records: Records, evaluation_fraction: float, read: dict[str, Any]
+        self,
+        own: tuple[Reading, np.ndarray],
+        config: DataConfig,
+        *,
+        prompts: tuple[Reading, np.ndarray] | None = None,
     ) -> None:
-        self.name = name
-        self.path = path
-        self._records = records
-        self._fraction = evaluation_fraction
-        self._read = read
+        assert config.path is not None, "the config requires a path for every source but the sandbox"
+        self.name = config.source.value
+        self.path = config.path
+        self._config = config
+        self._own = own
+        self._for_prompts = prompts or self._own
 
-    def demonstrations(self, split: Split) -> list[Demonstration]:
-        return self._select("demonstrations", self._records.demonstrations, split, lambda record: record.prompt)
+    def demonstrations(self, split: Split) -> Sequence[Demonstration]:
+        return self._select("demonstrations", self._own, [Demonstration], split, lambda record: record)
 
-    def rankings(self, split: Split, sample: Sampler) -> list[Ranking]:
-        return self._select("rankings", self._records.rankings, split, lambda record: record.prompt)
+    def rankings(self, split: Split, sample: Sampler) -> Sequence[Ranking]:
+        return self._select("rankings", self._own, [Ranking], split, lambda record: record)
 
-    def prompts(self, split: Split) -> list[Prompt]:
+    def prompts(self, split: Split) -> Sequence[Prompt]:
         """Each conversation once, in the order of its first row."""
-        unique = {_conversation(prompt): prompt for prompt in reversed(self._records.prompts)}
-        return self._select("prompts", list(reversed(unique.values())), split, lambda prompt: prompt)
+        kinds: list[type[Record]] = [Demonstration, Ranking, Prompt]
+        return self._select("prompts", self._for_prompts, kinds, split, prompt_of, once=True)
 
-    def texts(self, split: Split) -> list[str]:
+    def texts(self, split: Split) -> Sequence[str]:
         """The file's documents; where it has none, its demonstrations as plain text, a paragraph a turn."""
-        if self._records.texts:
-            return self._some("texts", [t for t in self._records.texts if self._belongs(t, split)], split)
-        return ["\n\n".join([*(m.content for m in d.prompt.messages), d.response]) for d in self.demonstrations(split)]
+        if self.has_texts:
+            return self._select("texts", self._own, [Document], split, lambda record: record.text)
+        return self._select("demonstrations", self._own, [Demonstration], split, written_out)
 
     @property
     def has_texts(self) -> bool:
-        return bool(self._records.texts)
+        return bool(self._of([Document], self._own).any())
 
     def fingerprint(self) -> dict[str, Any]:
-        rows = {name: len(records) for name, records in vars(self._records).items() if records}
-        return {"source": self.name, "rows": rows, **self._read}
+        reading, kept = self._own
+        rows = {
+            "demonstrations": int(self._of([Demonstration], self._own).sum()),
+            "rankings": int(self._of([Ranking], self._own).sum()),
+            "prompts": len(self._once(np.flatnonzero(self._of(KINDS[:3], self._for_prompts)), self._for_prompts[0])),
+            "texts": int(self._of([Document], self._own).sum()),
+        }
+        read: dict[str, Any] = {
+            "source": self.name,
+            "rows": {name: count for name, count in rows.items() if count},
+            "sha256": reading.sha256,
+            "rows_read": reading.rows,
+            "rows_refused": reading.rows_refused,
+        }
+        if self._config.phrasings is not None:
+            read["phrasings_sha256"] = file_sha256(self._config.phrasings)
+        if not kept.all():
+            read["records_screened"] = int((~kept).sum())
+        if self._for_prompts is not self._own:
+            read["prompts_sha256"] = self._for_prompts[0].sha256
+        return read
+
+    def _of(self, kinds: Sequence[type[Record]], given: tuple[Reading, np.ndarray]) -> np.ndarray:
+        reading, kept = given
+        return kept & np.isin(reading.store.kind, [KINDS.index(kind) for kind in kinds])
+
+    @staticmethod
+    def _once(indices: np.ndarray, reading: Reading) -> np.ndarray:
+        _, first = np.unique(reading.store.key[indices], return_index=True)
+        return indices[np.sort(first)]
 
     def _select(
-        self, kind: str, records: Sequence[Record], split: Split, prompt_of: Callable[[Record], Prompt]
-    ) -> list[Record]:
-        self._require(kind, records)
-        chosen = [r for r in records if self._belongs(_conversation(prompt_of(r)), split)]
-        return self._some(kind, chosen, split)
-
-    def _belongs(self, key: str, split: Split) -> bool:
-        return held_out(key, self._fraction) == (split == Split.evaluation)
-
-    def _require(self, kind: str, records: Sequence[object]) -> None:
-        if not records:
-            raise UserError(f"data={self.name} ({self.path}) has no {kind}; data={HAVE[kind]} can have them.")
-
-    def _some(self, kind: str, chosen: list[Any], split: Split) -> list[Any]:
-        if not chosen:
+        self,
+        name: str,
+        given: tuple[Reading, np.ndarray],
+        kinds: Sequence[type[Record]],
+        split: Split,
+        view: Callable[[Any], T],
+        *,
+        once: bool = False,
+    ) -> Sequence[T]:
+        chosen = self._of(kinds, given)
+        if not chosen.any():
+            raise UserError(f"data={self.name} ({self.path}) has no {name}; {HAVE[name]} can have them.")
+        reading, _ = given
+        indices = np.flatnonzero(chosen & (held_out(reading, self._config) == (split == Split.evaluation)))
+        if not len(indices):
             raise UserError(
-                f"The {split.value} split of {self.path} has no {kind}: data.evaluation_fraction={self._fraction} of "
-                "its prompts are held out, by a hash; change that fraction, or give more rows."
+                f"The {split.value} split of {self.path} has no {name}: data.evaluation_fraction="
+                f"{self._config.evaluation_fraction} of its prompts are held out, by a hash; change that fraction, or "
+                "give more rows."
             )
-        return chosen
+        return reading.store.pick(self._once(indices, reading) if once else indices, view)
+
+
+def prompt_of(record: Demonstration | Ranking | Prompt) -> Prompt:
+    return record if isinstance(record, Prompt) else record.prompt
+
+
+def written_out(demonstration: Demonstration) -> str:
+    """A demonstration as plain text, a paragraph a turn."""
+    return "\n\n".join([*(m.content for m in demonstration.prompt.messages), demonstration.response])

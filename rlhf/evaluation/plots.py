@@ -26,7 +26,7 @@ _FIXED = {"base": ("#6e6e6e", "s"), "sft": ("#0072B2", "o"), "ppo": ("#D55E00", 
 _COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("D", "v", "P", "X", "<", ">", "p")
 _LINES = ("-", "--", "-.", ":")
-_SETTINGS = {
+SETTINGS = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -103,7 +103,7 @@ def _axes(
     import matplotlib
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    with matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]  # its keys are a Literal of all there are
+    with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]  # its keys are a Literal of all there are
         figure = MatplotlibFigure(figsize=(WIDTH_IN, height_in), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)

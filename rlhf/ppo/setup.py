@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def _value_start(parents: Mapping[str, Path]) -> Path:
 
 @dataclass(frozen=True)
 class Prompts:
-    training: list[EncodedPrompt]
+    training: Sequence[EncodedPrompt]
     held_out: list[EncodedPrompt]
     order: EndlessOrder
 
@@ -112,7 +112,13 @@ def load_prompts(context: StageContext, roles: Roles) -> Prompts:
     """Prompts that leave room for a whole response; the held-out ones are the same for every seed."""
     config = context.config
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
-    encoder = Encoder(roles.template, config.data, bad_rows, context=context_of(roles.policy.config))
+    encoder = Encoder(
+        roles.template,
+        config.data,
+        bad_rows,
+        context=context_of(roles.policy.config),
+        show_progress=config.tracker.progress,
+    )
     room = config.rollout.max_new_tokens
     training = encoder.prompts(context.data.prompts(Split.train), room=room)
     held_out = encoder.prompts(context.data.prompts(Split.evaluation), room=room)

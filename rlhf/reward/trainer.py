@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from rlhf import tracking_callback
-from rlhf.data.encoding import EncodedRanking
+from rlhf.data.encoding import EncodedRanking, EncodedRows
 from rlhf.last_layer import last_layer_only_at
 from rlhf.models import WIDTH_MULTIPLE, length_buckets, round_up
 from rlhf.reward.rankings import KWayCollator, by_prompt
@@ -35,7 +35,7 @@ class KWayTrainer(StageTrainer, Trainer):
         super().__init__(**kwargs)
         self._use_margins = use_margins
         self._evaluate_model = evaluate_model
-        self.train_lengths = [max(len(ids) for ids in ranking.sequences) for ranking in kwargs["train_dataset"]]
+        self.train_lengths = kwargs["train_dataset"].lengths
         self._tokens = 0
         self._clock = (time.monotonic(), 0)
         # The loss below divides by the whole batch's prompts itself; without this, Trainer would divide once more.
@@ -99,7 +99,7 @@ def build_trainer(
     context: StageContext,
     model: Any,
     pad_token_id: int,
-    rankings: Sequence[EncodedRanking],
+    rankings: EncodedRows[EncodedRanking],
     evaluate_model: Callable[[Any, int], dict[str, float]],
 ) -> KWayTrainer:
     config = context.config
@@ -124,7 +124,7 @@ def build_trainer(
         model=model,
         args=TrainingArguments(**arguments),
         data_collator=KWayCollator(pad_token_id),
-        train_dataset=list(rankings),
+        train_dataset=rankings,
         eval_dataset=[],
     )
     tracking_callback.install(trainer, context.tracker, "reward model", enabled=config.tracker.progress)

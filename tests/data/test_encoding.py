@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlhf.config import DataConfig, OnBadRow
+from rlhf.config import DataConfig, DataSourceName, LongPrompts, LossOn, OnBadRow, Template
+from rlhf.data import encoding as encoding_module
+from rlhf.data import load_source
 from rlhf.data.bad_rows import BadRows
-from rlhf.data.encoding import Encoder
-from rlhf.data.records import Demonstration, Ranking
+from rlhf.data.encoding import IGNORED, Encoder
+from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from tests.fakes import prompt
@@ -18,7 +22,7 @@ TEMPLATE = ChatTemplate(build_tokenizer())
 LONG, SHORT = prompt("word " * 100, 7), prompt("word", 8)
 
 
-def encoder(bad_rows: BadRows, *, context: int | None = None, **settings: int) -> Encoder:
+def encoder(bad_rows: BadRows, *, context: int | None = None, **settings: Any) -> Encoder:
     return Encoder(TEMPLATE, DataConfig(**settings), bad_rows, context=context)
 
 
@@ -69,3 +73,100 @@ def test_ranking_sequences_are_prompt_completion_end() -> None:
     encoded = encoder(BadRows(OnBadRow.refuse, None)).rankings([ranking])[0]
     expected = [TEMPLATE.prompt_ids(SHORT) + TEMPLATE.response_ids(text) for text in ranking.completions]
     assert encoded.sequences == expected
+
+
+TALK = Prompt(
+    "t:1",
+    (
+        Message(Role.system, "be kind"),
+        Message(Role.user, "one " * 20),
+        Message(Role.assistant, "yes"),
+        Message(Role.user, "two"),
+    ),
+)
+
+
+def test_long_prompts_lose_their_oldest_turns_by_choice_and_are_counted() -> None:
+    chosen = {"max_prompt_tokens": 40, "long_prompts": LongPrompts.truncate}
+    encoding = encoder(BadRows(OnBadRow.refuse, None), **chosen)
+    rows = encoding.demonstrations([Demonstration(TALK, "no"), Demonstration(SHORT, "no")])
+    assert [message.content for message in rows[0].prompt.messages] == ["be kind", "two"]
+    assert rows[0].prompt_ids == TEMPLATE.prompt_ids(rows[0].prompt)
+    assert len(rows[0].prompt_ids) <= 40
+    assert rows[1].prompt == SHORT
+    assert encoding.truncated_prompts == 1
+    with pytest.raises(UserError, match=r"its last turn alone is too long"):
+        encoder(BadRows(OnBadRow.refuse, None), **chosen).prompts([LONG])
+    with pytest.raises(UserError, match=r"drop the oldest turns with data\.long_prompts=truncate"):
+        encoder(BadRows(OnBadRow.refuse, None), max_prompt_tokens=40).prompts([TALK])
+
+
+def test_cut_responses_are_counted() -> None:
+    encoding = encoder(BadRows(OnBadRow.refuse, None), max_response_tokens=5)
+    encoding.demonstrations([Demonstration(SHORT, "yes " * 20), Demonstration(SHORT, "yes")])
+    encoding.rankings([Ranking(SHORT, ("yes " * 20, "no " * 20, "yes"), (0, 1, 2))])
+    assert encoding.cut_responses == 3
+
+
+def test_loss_is_on_the_last_turn_or_on_all_of_the_assistants() -> None:
+    demonstration = Demonstration(TALK, "no")
+    last, every = (
+        encoder(BadRows(OnBadRow.refuse, None)).demonstrations([demonstration], loss_on).table[0]["labels"]
+        for loss_on in (LossOn.last, LossOn.all)
+    )
+    assert [token for token in last if token != IGNORED] == TEMPLATE.response_ids("no")
+    assert [token for token in every if token != IGNORED] == TEMPLATE.response_ids("yes") + TEMPLATE.response_ids("no")
+
+
+def source(tmp_path: Path, count: int, **settings: Any) -> Any:
+    path = tmp_path / "r.jsonl"
+    rows = [
+        {"prompt": f"word {i}" + " word" * (60 if i % 10 == 3 else i % 7), "chosen": "yes", "rejected": "no"}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(source=DataSourceName.jsonl, path=str(path), cache=str(tmp_path / "cache"), **settings)
+    return load_source(config, 0), config
+
+
+def test_many_records_are_tokenized_by_several_processes_as_few_are_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = source(tmp_path, 60, max_prompt_tokens=32, on_bad_row=OnBadRow.skip, workers=2)
+    kinds = [
+        ("demonstrations", data.demonstrations(Split.train)),
+        ("rankings", data.rankings(Split.train, lambda *_: [])),
+        ("prompts", data.prompts(Split.train)),
+    ]
+    found: dict[int, list[Any]] = {}
+    for parallel_from in (10**9, 10):
+        monkeypatch.setattr(encoding_module, "PARALLEL_FROM", parallel_from)
+        bad_rows = BadRows(OnBadRow.skip, tmp_path / f"{parallel_from}.jsonl")
+        encoder = Encoder(TEMPLATE, config, bad_rows)
+        found[parallel_from] = [list(getattr(encoder, kind)(records)) for kind, records in kinds] + [bad_rows.count]
+    assert found[10] == found[10**9]
+    long = sum("word" * 10 in d.prompt.messages[0].content.replace(" ", "") for d in data.demonstrations(Split.train))
+    assert found[10][-1] == 3 * long > 0  # once a kind
+    assert tokenized_folders(tmp_path) == 3
+
+
+def tokenized_folders(tmp_path: Path) -> int:
+    return len(list((tmp_path / "cache" / "tokens").glob("[!.]*")))
+
+
+def test_what_was_tokenized_is_found_again_until_limits_or_layout_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding_module, "PARALLEL_FROM", 10)
+    data, config = source(tmp_path, 30, workers=1)
+
+    def tokenized(template: ChatTemplate, config: DataConfig) -> bool:
+        before = tokenized_folders(tmp_path)
+        Encoder(template, config, BadRows(OnBadRow.skip, None)).demonstrations(data.demonstrations(Split.train))
+        return tokenized_folders(tmp_path) > before
+
+    assert tokenized(TEMPLATE, config)
+    assert not tokenized(ChatTemplate(build_tokenizer()), config)
+    assert tokenized(TEMPLATE, replace(config, max_response_tokens=3))
+    assert tokenized(ChatTemplate(build_tokenizer(), Template.chatml), config)
+    assert not tokenized(TEMPLATE, replace(config, workers=2))

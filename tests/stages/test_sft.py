@@ -87,7 +87,7 @@ def test_only_response_and_end_token_have_labels_in_the_collated_batch(tmp_path:
     template = ChatTemplate(tokenizer)
     demonstrations = context.data.demonstrations(Split.train)[:8]
     encoded = Encoder(template, config.data, BadRows(OnBadRow.refuse, None)).demonstrations(demonstrations)
-    rows = [sft.demonstration_row(demonstration) for demonstration in encoded]
+    rows = sft.labelled(encoded)
     built = sft.build_trainer(
         context,
         models.load_causal_lm(base, config.model),

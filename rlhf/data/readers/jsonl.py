@@ -1,112 +1,184 @@
-"""Our own format, for data of your own: one JSON object a line, of one of four shapes.
+"""A file of one's own: each row is one of the common shapes, told by its columns.
 
-    {"prompt": "...", "response": "..."}                                     a demonstration
+    {"prompt": "...", "response": "..."}                                     a demonstration; `completion` is the same
+    {"instruction": "...", "input": "...", "output": "..."}                  a demonstration; no `input` needed
+    {"messages": [{"role": "user", "content": "..."}, ...]}                  a conversation; with `response`, its end
+    {"conversations": [{"from": "human", "value": "..."}, ...]}              the same
+    {"prompt": "...", "chosen": "...", "rejected": "..."}                    a pair; conversations need no prompt
     {"prompt": "...", "completions": ["...", "..."], "ranks": [0, 1]}        a ranking; 0 is best, equal numbers tie
+    {"prompt": "...", "completions": ["...", "..."], "scores": [0.5, 3]}     a ranking; the largest is best
+    {"prompt": "..."}                                                        a prompt alone, for PPO
     {"text": "..."}                                                          a document, for pretraining and ptx
-    {"prompt": "..."}                                                        a prompt alone, in data.prompts_path only
 
-`prompt` is the user's turn; a conversation goes under `messages` instead: [{"role": "user", "content": "..."}, ...],
-ending with the user. Optional: `id`, `task` (a family, for tables), `margins` (each completion's worth on the labeler's
-scale) and `gold_scores` (its noise-free worth) beside `ranks`. A row may be demonstration and ranking at once.
+A prompt is the user's turn, or a list of {role, content}; `messages` that end with the user are a prompt too. Optional:
+`system`, `id`, `task` (a family, for tables), `user` (who wrote the prompt), `margins` (each completion's worth on the
+labeler's scale) and `gold_scores` (its noise-free worth) beside ranks. A row may be demonstration and ranking at once.
+Rows in the published formats that have columns of their own are read as those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from rlhf.data.bad_rows import BadRows
-from rlhf.data.files import Row, RowReader
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role
-from rlhf.data.source import Records
+from rlhf.data.readers import (
+    alpaca,
+    dolly,
+    fields,
+    flan,
+    gpt4_llm,
+    hh_rlhf,
+    instructgpt,
+    openassistant,
+    safe_rlhf,
+    self_instruct,
+    shp,
+    summarize_from_feedback,
+    t0,
+    ultrachat,
+    ultrafeedback,
+    webgpt,
+)
+from rlhf.data.records import BadRowError, Demonstration, Document, Message, Prompt, Ranking, Record, Role
 
-_ROLES = {role.value: role for role in Role}
+ROLES = {role.value: role for role in Role}
+SHAREGPT_ROLES = {"human": Role.user, "gpt": Role.assistant, **ROLES}
+# Columns that only one published format has, and who reads it.
+_PUBLISHED: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Sequence[Record]]], ...] = (
+    (frozenset({"instruction", "instances"}), self_instruct.read),
+    (frozenset({"motivation_app", "instruction"}), self_instruct.read),
+    (frozenset({"instruction", "context", "response"}), dolly.read),
+    (frozenset({"instruction", "output"}), alpaca.read),
+    (frozenset({"instruction", "completions"}), ultrafeedback.read),
+    (frozenset({"inputs", "targets"}), flan.read),
+    (frozenset({"inputs_pretokenized", "targets_pretokenized"}), t0.read),
+    (frozenset({"user_input", "responses_and_scores"}), gpt4_llm.read),
+    (frozenset({"history", "human_ref_A", "human_ref_B", "labels"}), shp.read),
+    (frozenset({"info", "summaries", "choice"}), summarize_from_feedback.read),
+    (frozenset({"question", "answer_0", "answer_1", "score_0", "score_1"}), webgpt.read),
+    (frozenset({"prompt", "response_0", "response_1", "better_response_id"}), safe_rlhf.read),
+    (frozenset({"model_type", "context", "ref_text", "sample"}), instructgpt.read),
+    (frozenset({"id", "data"}), ultrachat.read),
+)
+_SHAPES = "prompt and response, messages, chosen and rejected, completions with ranks or scores, or text"
 
 
-def read(rows: RowReader, bad_rows: BadRows, *, prompts_only: bool = False) -> Records:
-    """prompts_only: rows need a prompt and nothing else, and give nothing else."""
-    records = Records()
-    for row in rows:
-        try:
-            _read_row(row, records, prompts_only)
-        except _BadRowError as problem:
-            bad_rows.add(row.where, str(problem))
+def read(row: Mapping[str, Any]) -> list[Record]:
+    for columns, published in _PUBLISHED:
+        if columns <= row.keys():
+            return list(published(row))
+    if isinstance(row.get("prompt"), Mapping):
+        return list(openassistant.read(row))
+    if "text" in row and not {"prompt", "messages", "role"} & row.keys():
+        return [Document(fields.text(row, "text"))]
+    if "chosen" in row and "rejected" in row:
+        return _pair(row)
+    prompt, ending = _conversation(row)
+    response = next((key for key in ("response", "completion") if key in row), None)
+    records: list[Record] = []
+    if response is not None:
+        records.append(Demonstration(_asked(prompt, ending), _response(row, response)))
+    if "completions" in row:
+        records.append(_ranking(_asked(prompt, ending), row))
+    if not records:
+        records.append(prompt if ending is None else Demonstration(prompt, ending))
     return records
 
 
-class _BadRowError(Exception):
-    """What is wrong with a row."""
+def _asked(prompt: Prompt, ending: str | None) -> Prompt:
+    if ending is not None:
+        raise BadRowError("its conversation ends with the assistant's turn, and there is a response beside it")
+    return prompt
 
 
-def _read_row(row: Row, records: Records, prompts_only: bool) -> None:
-    values = row.values
-    if "text" in values and not prompts_only:
-        records.texts.append(_text(values, "text"))
-        return
-    prompt = _prompt(row)
-    demonstration = Demonstration(prompt, _text(values, "response")) if "response" in values else None
-    ranking = _ranking(prompt, values) if "completions" in values else None
-    if demonstration is None and ranking is None and not prompts_only:
-        raise _BadRowError("it has a prompt but no response: neither `response` nor `completions`")
-    records.prompts.append(prompt)
-    if demonstration is not None and not prompts_only:
-        records.demonstrations.append(demonstration)
-    if ranking is not None and not prompts_only:
-        records.rankings.append(ranking)
+def _response(row: Mapping[str, Any], key: str) -> str:
+    response = fields.without_end_token(fields.text(row, key))
+    if not response:
+        raise BadRowError(f"`{key}` is nothing but an end token")
+    return response
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
-    text = values.get(key)
-    if not isinstance(text, str):
-        raise _BadRowError(f"`{key}` is not text")
-    if not text.strip():
-        raise _BadRowError(f"`{key}` is empty or whitespace")
-    return text.strip()
-
-
-def _prompt(row: Row) -> Prompt:
-    values = row.values
-    if "messages" in values:
-        messages = _messages(values["messages"])
-    elif "prompt" in values:
-        messages = (Message(Role.user, _text(values, "prompt")),)
+def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
+    """The prompt, and the assistant's last turn when the conversation ends with one."""
+    if "messages" in row or isinstance(row.get("prompt"), list):
+        column = "messages" if "messages" in row else "prompt"
+        turns = _turns(row[column], column)
+    elif "conversations" in row:
+        column = "conversations"
+        turns = _turns(row[column], column)
+    elif "prompt" in row:
+        column, turns = "prompt", [Message(Role.user, fields.text(row, "prompt"))]
     else:
-        raise _BadRowError("it has none of `prompt`, `messages` and `text`")
-    prompt_id = str(values.get("id", f"jsonl:{row.file}:{row.number}"))
-    return Prompt(prompt_id, messages, str(values.get("task", "")))
+        raise BadRowError(
+            f"its columns are {', '.join(f'`{name}`' for name in row) or 'none'}, which are no shape that is known: "
+            f"{_SHAPES}",
+            "set data.columns.prompt=COLUMN and data.columns.response=COLUMN, or data.columns.text=COLUMN, to what "
+            "yours are called",
+        )
+    if system := fields.optional_text(row, "system"):
+        turns = [Message(Role.system, system), *turns]
+    if turns[-1].role == Role.assistant:
+        read = fields.demonstration(turns, column=column)
+        return _named(read.prompt, row), read.response
+    return _named(fields.prompt(turns, column=column), row), None
 
 
-def _messages(turns: Any) -> tuple[Message, ...]:
-    if not isinstance(turns, list) or not turns:
-        raise _BadRowError("`messages` is not a list of turns")
-    messages = []
-    for index, turn in enumerate(turns):
-        if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES or not isinstance(turn.get("content"), str):
-            raise _BadRowError(f"`messages[{index}]` is not {{role, content}} with role {', '.join(_ROLES)}")
-        messages.append(Message(_ROLES[turn["role"]], turn["content"].strip()))
-    if messages[-1].role != Role.user:
-        raise _BadRowError("`messages` does not end with the user's turn")
-    return tuple(messages)
+def _turns(turns: Any, column: str) -> list[Message]:
+    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "from" in turns[0]:
+        return fields.messages(turns, SHAREGPT_ROLES, column=column, role_key="from", text_key="value")
+    return fields.messages(turns, ROLES, column=column, role_key="role", text_key="content")
 
 
-def _ranking(prompt: Prompt, values: Mapping[str, Any]) -> Ranking:
-    completions = values["completions"]
+def _named(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
+    told = {key: "" if row.get(key) is None else str(row[key]) for key in ("id", "task", "user")}
+    return replace(prompt, id=told["id"], task=told["task"], user=told["user"])
+
+
+def _pair(row: Mapping[str, Any]) -> list[Record]:
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        asked, replies = _pair_of_conversations(row)
+    elif "prompt" in row or "messages" in row:
+        prompt, ending = _conversation(row)
+        asked, replies = _asked(prompt, ending), [_response(row, key) for key in ("chosen", "rejected")]
+    else:
+        return list(hh_rlhf.read(row))
+    ranked = fields.ranking(asked, replies, (0, 1))
+    return [ranked, Demonstration(asked, ranked.completions[0])]
+
+
+def _pair_of_conversations(row: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
+    """Both are whole conversations, or replies to the prompt beside them."""
+    chosen, rejected = (_turns(row[key], key) for key in ("chosen", "rejected"))
+    if "prompt" in row and len(chosen) == len(rejected) == 1:
+        if {chosen[0].role, rejected[0].role} != {Role.assistant}:
+            raise BadRowError("`chosen` and `rejected` are not the assistant's turns")
+        return _asked(*_conversation(row)), [chosen[0].content, rejected[0].content]
+    ends = [fields.demonstration(turns, column=key) for turns, key in ((chosen, "chosen"), (rejected, "rejected"))]
+    if ends[0].prompt != ends[1].prompt:
+        raise BadRowError("`chosen` and `rejected` differ before their last turn, so they answer different prompts")
+    return _named(ends[0].prompt, row), [end.response for end in ends]
+
+
+def _ranking(asked: Prompt, row: Mapping[str, Any]) -> Ranking:
+    completions = row["completions"]
     if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
-        raise _BadRowError("`completions` is not a list of texts")
-    if len(completions) < 2:
-        raise _BadRowError(f"a ranking needs 2 or more `completions`, and it has {len(completions)}")
-    empty = next((i for i, text in enumerate(completions) if not text.strip()), None)
-    if empty is not None:
-        raise _BadRowError(f"`completions[{empty}]` is empty or whitespace")
-    ranks = values.get("ranks")
+        raise BadRowError("`completions` is not a list of texts")
+    if "ranks" not in row and "scores" in row:
+        scores = _numbers(row, "scores", len(completions))
+        return fields.ranking(asked, completions, fields.ranks_of(scores), margins=scores)
+    ranks = row.get("ranks")
     if not isinstance(ranks, list) or len(ranks) != len(completions) or not all(type(r) is int for r in ranks):
-        raise _BadRowError(f"`ranks` is not a list of {len(completions)} whole numbers, one a completion")
-    numbers = {}
-    for key in ("margins", "gold_scores"):
-        given = values.get(key) or []
-        if not isinstance(given, list) or not all(isinstance(x, int | float) for x in given):
-            raise _BadRowError(f"`{key}` is not a list of numbers")
-        if given and len(given) != len(completions):
-            raise _BadRowError(f"`{key}` has {len(given)} numbers for {len(completions)} completions")
-        numbers[key] = tuple(float(x) for x in given)
-    return Ranking(prompt, tuple(text.strip() for text in completions), tuple(ranks), **numbers)
+        raise BadRowError(
+            f"`ranks` is not a list of {len(completions)} whole numbers, one a completion, and it has no `scores`"
+        )
+    numbers = {key: _numbers(row, key, len(completions)) for key in ("margins", "gold_scores") if row.get(key)}
+    return fields.ranking(asked, completions, ranks, **numbers)
+
+
+def _numbers(row: Mapping[str, Any], key: str, count: int) -> tuple[float, ...]:
+    values = row[key]
+    if not isinstance(values, list) or len(values) != count:
+        raise BadRowError(f"`{key}` is not a list of {count} numbers, one a completion")
+    return tuple(fields.number(value, f"{key}[{index}]") for index, value in enumerate(values))

@@ -1,0 +1,176 @@
+"""Records on disk: read once, kept in a cache by what they were read from, and decoded one by one when asked for.
+
+A million records take the memory of a few numbers each; their texts stay in a memory-mapped Arrow file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from rlhf.data.codec import KINDS, from_values, to_values
+from rlhf.data.records import Document, Prompt, Record, Split
+from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T")
+_AT_ONCE = 1000  # records decoded in one go
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_SPLITS = (None, Split.train, Split.evaluation)
+
+
+def cache_folder(chosen: str | None) -> Path:
+    """data.cache, or rlhf/ in the user's cache folder."""
+    if chosen is not None:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, filled by `make` unless it is there; processes that want the same one wait for the first.
+
+    Raises UserError when the disk does not take it.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not folder.is_dir():
+                    _fill(folder, make)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS and not str(error.filename).startswith(str(folder.parent)):
+            raise
+        raise UserError(
+            f"The cache {folder.parent} cannot be written ({error.strerror}); set data.cache=FOLDER to one with room, "
+            "or make room: everything in a cache can be removed."
+        ) from error
+    return folder
+
+
+def _fill(folder: Path, make: Callable[[Path], None]) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        make(aside)
+        os.replace(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def key_of(record: Record) -> str:
+    """What decides the split of a record: its conversation, or a document's text."""
+    if isinstance(record, Document):
+        return record.text
+    messages = record.messages if isinstance(record, Prompt) else record.prompt.messages
+    return json.dumps([[message.role.value, message.content] for message in messages], ensure_ascii=False)
+
+
+def place_of(key: str) -> int:
+    """A number from 0 to 2^64 - 1 that depends on `key` alone, so that no seed or row order moves it."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A record as the file holds it."""
+
+    kind: int
+    split: int
+    key: int
+    user: int
+    record: bytes
+
+
+def encode(record: Record) -> Encoded:
+    """Raises UnicodeEncodeError for text that is none."""
+    prompt = None if isinstance(record, Document) else record if isinstance(record, Prompt) else record.prompt
+    return Encoded(
+        KINDS.index(type(record)),
+        _SPLITS.index(None if prompt is None else prompt.split),
+        place_of(key_of(record)),
+        place_of(prompt.user) if prompt is not None and prompt.user else 0,
+        json.dumps(to_values(record), ensure_ascii=False).encode(),
+    )
+
+
+def write(path: Path, records: Iterable[Encoded]) -> None:
+    """Writes records as one Arrow file."""
+    import pyarrow as pa
+
+    numbers = [("kind", pa.int8()), ("split", pa.int8()), ("key", pa.uint64()), ("user", pa.uint64())]
+    schema = pa.schema([*numbers, ("record", pa.large_string())])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        remaining = iter(records)
+        while batch := list(itertools.islice(remaining, _AT_ONCE)):
+            columns = [pa.array([getattr(record, f.name) for record in batch], f.type) for f in schema]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+class Store:
+    """The records of one Arrow file, and the few numbers of each that choose among them."""
+
+    def __init__(self, path: Path) -> None:
+        from datasets import Dataset
+
+        self.name = path.parent.name  # the cache calls a folder by the hash of what it was made from
+        self.dataset: Dataset = Dataset.from_file(str(path))
+        columns = self.dataset.data
+        self.kind, self.split, self.key, self.user = (
+            columns.column(name).to_numpy() for name in ("kind", "split", "key", "user")
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def pick(self, indices: np.ndarray, view: Callable[[Any], T]) -> StoredRecords[T]:
+        return StoredRecords(self, indices, view)
+
+
+class StoredRecords(Sequence[T], Generic[T]):
+    """Some records of a store, decoded when they are asked for, and seen through `view`."""
+
+    def __init__(self, store: Store, indices: np.ndarray, view: Callable[[Any], T]) -> None:
+        self.store = store
+        self.indices = indices
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredRecords[T]: ...
+    def __getitem__(self, index: int | slice) -> T | StoredRecords[T]:
+        if isinstance(index, slice):
+            return StoredRecords(self.store, self.indices[index], self.view)
+        return self.decode(self.store.dataset[int(self.indices[index])])
+
+    def __iter__(self) -> Iterator[T]:
+        for start in range(0, len(self), _AT_ONCE):
+            rows = self.store.dataset[self.indices[start : start + _AT_ONCE]]
+            for kind, text in zip(rows["kind"], rows["record"], strict=True):
+                yield self.decode({"kind": kind, "record": text})
+
+    def decode(self, row: dict[str, Any]) -> T:
+        return self.view(from_values(KINDS[row["kind"]], json.loads(row["record"])))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the file and the choice, for what is computed from them."""
+        return f"{self.store.name}:{hashlib.sha256(self.indices.tobytes()).hexdigest()}"
