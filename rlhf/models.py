@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig, Quantization
+from rlhf.data.layouts import LAYOUTS
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -349,10 +350,12 @@ def distinct_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """A pad id that is not the end token: the tokenizer's own, a reserved one, else one that no text ends with."""
     vocabulary = tokenizer.get_vocab()
     names = (tokenizer.pad_token, *_PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token)
+    # A chat template may yet make another token the one that responses end with.
+    ends = {tokenizer.eos_token_id, *(vocabulary.get(layout.end) for layout in LAYOUTS.values() if layout.end)}
     for name in names:
-        if name in vocabulary and vocabulary[name] != tokenizer.eos_token_id:
+        if name in vocabulary and vocabulary[name] not in ends:
             return int(vocabulary[name])
-    return max(int(i) for i in vocabulary.values() if i != tokenizer.eos_token_id)
+    return max(int(i) for i in vocabulary.values() if i not in ends)
 
 
 def freeze(model: ModelT) -> ModelT:
@@ -536,7 +539,9 @@ def save_model(
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(plain.config.get_text_config().pad_token_id)
             tokenizer.padding_side = "right"
         with save_folder_atomic(folder) as target, quiet_transformers():
-            _writer(plain).save_pretrained(target, state_dict=state)
+            writer = _writer(plain)
+            _end_with(writer, tokenizer.eos_token_id)
+            writer.save_pretrained(target, state_dict=state)
             tokenizer.save_pretrained(target)
             if dtype is not None:
                 _write_dtype(target / "config.json", dtype)
@@ -544,6 +549,14 @@ def save_model(
                 adapter.save(target)
     finally:
         tokenizer.pad_token, tokenizer.padding_side = pad_token, padding_side
+
+
+def _end_with(model: Any, end_token_id: int) -> None:
+    """A chat template may end its turns with another token than the model's own: whoever loads it stops there too."""
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.eos_token_id = end_token_id
+    if model.can_generate():
+        model.generation_config.eos_token_id = end_token_id
 
 
 def _writer(model: Any) -> Any:

@@ -641,10 +641,11 @@ def tokenizer_fingerprint(path: Path, config: Config) -> dict[str, str]:
     from rlhf.models import load_tokenizer
 
     tokenizer = load_tokenizer(str(path), trust_remote_code=config.model.trust_remote_code)
+    template = ChatTemplate(tokenizer, config.data.template)  # which may choose another end token
     vocabulary = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
     return {
         "tokenizer_hash": hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest(),
-        "template_hash": ChatTemplate(tokenizer, config.data.template).hash,
+        "template_hash": template.hash,
     }
 
 

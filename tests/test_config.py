@@ -41,6 +41,8 @@ def test_every_file_in_conf_composes(group: str, option: str) -> None:
     words = [f"{group}={option}"]
     if group == "data" and option != "sandbox":
         words.append("data.path=rows.jsonl")
+    if option == "phrasings":
+        words.append("data.phrasings=templates.yaml")
     if option == "custom":
         words.append("model.path=some/folder")
     assert isinstance(config_of(*words), Config)

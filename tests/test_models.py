@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlhf import models
-from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig
+from rlhf.config import DType, FreezeConfig, LoraConfig, ModelConfig, Template
+from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from tests.tiny import ARCHITECTURES, build_tokenizer, save_tiny_model
 
@@ -305,3 +306,20 @@ def test_importing_the_module_does_not_import_torch() -> None:
         "import sys, rlhf.models, rlhf.data, rlhf.data.templates, rlhf.data.encoding; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_saved_model_stops_at_the_end_token_that_its_chat_template_chose(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(special=("<|im_start|>", "<|im_end|>"))
+    path = save_tiny_model(tmp_path / "base", "llama", extra_rows=8)
+    tokenizer.save_pretrained(path)
+    before = models.load_tokenizer(path).eos_token_id
+    model, chosen = models.load_causal_lm(path, ModelConfig()), models.load_tokenizer(path)
+    ChatTemplate(chosen, Template.chatml)
+    models.save_model(model, chosen, tmp_path / "saved")
+    saved = models.load_causal_lm(str(tmp_path / "saved"), ModelConfig())
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end != before
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").eos_token_id == end
+    assert saved.config.eos_token_id == end
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config.eos_token_id == end
+    assert models.distinct_pad_id(models.load_tokenizer(path)) != end

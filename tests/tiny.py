@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -42,16 +43,24 @@ _CORPUS = [
 
 
 def build_tokenizer(
-    *, vocab_size: int = 400, pad: bool = False, chat_template: bool = False, bos: bool = False
+    *,
+    vocab_size: int = 400,
+    pad: bool = False,
+    chat_template: bool = False,
+    bos: bool = False,
+    special: Sequence[str | AddedToken] = (),
+    prefix_space: bool = False,
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer; without `pad` it has no pad token, with `bos` it starts every text with one."""
+    """A byte-level BPE tokenizer; without `pad` it has no pad token, with `bos` it starts every text with one.
+
+    special: further special tokens. prefix_space: every text, and what follows a special token, gets a space in front.
+    """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", *(["<pad>"] if pad else []), *(["<s>"] if bos else [])]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=special,
+        special_tokens=["<|endoftext|>", *(["<pad>"] if pad else []), *(["<s>"] if bos else []), *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -81,7 +81,7 @@ class Picked(Sequence[T], Generic[T]):
 
     @property
     def fingerprint(self) -> str:
-        """Of the parts and the choice among them, for what is computed from them. AttributeError for parts in memory."""
+        """Of the parts and the choice among them, for what is computed from it. AttributeError for parts in memory."""
         digest = hashlib.sha256(self.of_part.tobytes() + self.of_record.tobytes())
         return ":".join([digest.hexdigest(), *(part.fingerprint for part in cast(Any, self.parts))])
 

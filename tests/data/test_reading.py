@@ -168,7 +168,9 @@ def test_half_a_character_is_refused(tmp_path: Path) -> None:
 
 def test_a_format_that_fits_no_row_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", [{"prompt": "a", "response": "b"}] * 3)
-    with pytest.raises(UserError, match=r"None of the 3 rows .* as data=alpaca\. r\.jsonl, row 1: .*read as data=jsonl\."):
+    with pytest.raises(
+        UserError, match=r"None of the 3 rows .* as data=alpaca\. r\.jsonl, row 1: .*read as data=jsonl\."
+    ):
         read(path, "alpaca")
 
 

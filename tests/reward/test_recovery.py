@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf import models
-from rlhf.config import Config, ModelConfig, OptimConfig, RewardConfig, TrackerConfig
-from rlhf.data.encoding import EncodedRanking
+from rlhf.config import Config, DataConfig, ModelConfig, OnBadRow, OptimConfig, RewardConfig, TrackerConfig
+from rlhf.data.bad_rows import BadRows
+from rlhf.data.encoding import Encoder
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.templates import ChatTemplate
 from rlhf.reward.rankings import KWayCollator
@@ -116,13 +117,12 @@ def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: 
     words = ["one", "two", "three", "four", "five", "six"]
     base = save_tiny_model(tmp_path / "base", "llama")
     template = ChatTemplate(models.load_tokenizer(base))
-    rankings = []
+    given = []
     for i, count in enumerate((2, 4, 5)):
         chosen = rng.sample(words, count)
         ranks = tuple(rng.randint(0, 2) for _ in chosen[1:])
-        ranking = Ranking(prompt("say " + "more " * i, i), tuple(chosen), (3, *ranks))
-        ids = template.prompt_ids(ranking.prompt)
-        rankings.append(EncodedRanking(ranking, [ids + template.response_ids(text) for text in chosen]))
+        given.append(Ranking(prompt("say " + "more " * i, i), tuple(chosen), (3, *ranks)))
+    rankings = Encoder(template, DataConfig(), BadRows(OnBadRow.refuse, None)).rankings(given)
     model: Any = models.load_reward_model(base, ModelConfig())
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     context = make_context(tmp_path / "reward", config_for(base), {"policy": base}, ListSource())
@@ -134,7 +134,7 @@ def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: 
         model.zero_grad()
         return found
 
-    trainer.compute_loss(model, KWayCollator(pad)(rankings), num_items_in_batch=torch.tensor(3)).backward()
+    trainer.compute_loss(model, KWayCollator(pad)(list(rankings)), num_items_in_batch=torch.tensor(3)).backward()
     kway = gradients()
     total = torch.zeros(())
     for ranking in rankings:

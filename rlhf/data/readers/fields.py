@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -99,7 +98,7 @@ def number(value: Any, name: str) -> float:
             return float(value)
     except OverflowError:  # a whole number beyond what a float holds
         pass
-    raise BadRowError(f"`{name}` is {reprlib.repr(value)}, not a number")
+    raise BadRowError(f"`{name}` is {str(value)[:40]!r}, not a number")
 
 
 def ranks_of(scores: Sequence[float]) -> tuple[int, ...]:
