@@ -97,9 +97,13 @@ def main() -> NoReturn:
         _say(str(error) or "Interrupted. The same command goes on from the last checkpoint.")
         status = INTERRUPTED
     except BrokenPipeError:  # | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         status = 0
     sys.exit(status)
+
+
+def _print_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:
@@ -214,7 +218,11 @@ def _show_data(config: Config) -> None:
     from stages import data
 
     datasets.disable_progress_bars()
-    data.run(config)
+    try:
+        data.run(config)
+        sys.stdout.flush()
+    except BrokenPipeError:  # | head
+        _print_no_more()
 
 
 def run_guarded(work: Callable[[], None]) -> tuple[int, str]:

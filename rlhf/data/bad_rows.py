@@ -28,16 +28,20 @@ class BadRows:
         elif path is not None:
             path.unlink(missing_ok=True)
 
-    def add(self, where: str, problem: str, remedy: str = "mend the row") -> None:
-        """Counts a bad row. `where` names file and row. Raises UserError when bad rows are refused."""
+    def add(self, where: str, problem: str, remedy: str = "mend the row", rows: int = 1) -> None:
+        """Counts a bad row, or `rows` that are one thing. `where` names file and row.
+
+        Raises UserError when bad rows are refused.
+        """
         if self.policy == OnBadRow.refuse:
             raise UserError(f"{where}: {problem}; {remedy}, or set data.on_bad_row=skip to leave such rows out.")
-        self.leave_out(where, problem)
+        self.leave_out(where, problem, rows)
 
-    def leave_out(self, where: str, problem: str) -> None:
+    def leave_out(self, where: str, problem: str, rows: int = 1) -> None:
         """Counts and lists what is left out on request, whatever is done with bad rows."""
-        self.count += 1
-        line = json.dumps({"where": where, "problem": problem}, ensure_ascii=False)
+        self.count += rows
+        entry = {"where": where, "problem": problem, **({"rows": rows} if rows > 1 else {})}
+        line = json.dumps(entry, ensure_ascii=False)
         if self.path is not None and line not in self._listed:
             self._listed.add(line)
             self.path.parent.mkdir(parents=True, exist_ok=True)

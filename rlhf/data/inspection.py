@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ class Lengths:
 
 @dataclass
 class Refused:
-    problem: str  # numbers left out, so that alike problems are one
+    problem: str  # the first one's; others that differ in numbers and names are counted with it
     rows: int
     first: str
 
@@ -240,14 +239,14 @@ def spans_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], learned: Se
 
 
 def refused_rows(path: Path) -> list[Refused]:
-    """What bad_rows.jsonl lists, alike problems together, most frequent first."""
+    """What bad_rows.jsonl lists, alike problems together, most rows first."""
     if not path.exists():
         return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    kinds = [re.sub(r"\d+", "N", entry["problem"]) for entry in entries]
-    first: dict[str, Mapping[str, str]] = {}
-    for kind, entry in zip(kinds, entries, strict=True):
-        first.setdefault(kind, entry)
-    return [
-        Refused(first[kind]["problem"], count, first[kind]["where"]) for kind, count in Counter(kinds).most_common()
-    ]
+    found: dict[str, Refused] = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            entry = json.loads(line)
+            kind = re.sub(r"'[^']*'|\d+", "", entry["problem"])
+            known = found.setdefault(kind, Refused(entry["problem"], 0, entry["where"]))
+            known.rows += entry.get("rows", 1)
+    return sorted(found.values(), key=lambda refused: -refused.rows)

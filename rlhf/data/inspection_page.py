@@ -6,6 +6,7 @@ import io
 from html import escape
 
 from rlhf.data.inspection import LEAKED_WORDS, Inspection, Lengths, Span
+from rlhf.data.inspection_text import rows_in_words
 from rlhf.evaluation.plots import SETTINGS
 
 _STYLE = """
@@ -59,8 +60,7 @@ def _counts(found: Inspection) -> str:
         cells = "".join(f"<td>{counts.get(split, 0):,}</td>" for split in splits)
         rows.append(f"<tr><td>{escape(kind)}</td>{cells}</tr>")
     notes = []
-    if "rows_read" in found.read:
-        notes.append(f"{found.read['rows_read']:,} rows read, {found.read['rows_refused']:,} refused")
+    notes += [f"{name}: {words}" for name, words in rows_in_words(found.read)]
     if found.read.get("records_screened"):
         notes.append(f"{found.read['records_screened']:,} records left out by data.quality")
     if any(kind != "texts" for kind in found.records):

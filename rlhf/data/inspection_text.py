@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlhf.data.inspection import LEAKED_WORDS, Inspection, Span
 
@@ -37,9 +38,7 @@ def text(found: Inspection, *, colour: bool) -> str:
 def _facts(found: Inspection) -> list[str]:
     read = found.read
     lines = [f"data={found.source}" + (f"  {found.path}" if found.path else "")]
-    if "rows_read" in read:
-        used = read["rows_read"] - read["rows_refused"]
-        lines.append(f"  {'rows':<16}{read['rows_read']:,} read, {used:,} used, {read['rows_refused']:,} refused")
+    lines += [f"  {name:<16}{words}" for name, words in rows_in_words(read)]
     if read.get("records_screened"):
         lines.append(f"  {'screened':<16}{read['records_screened']:,} records left out by data.quality")
     for kind, splits in found.records.items():
@@ -53,6 +52,24 @@ def _facts(found: Inspection) -> list[str]:
         lines.append(
             f"  {'leakage':<16}{found.leaked:,} training records share {LEAKED_WORDS} words in a row with a held-out "
             "prompt"
+        )
+    return lines
+
+
+def rows_in_words(read: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows read, used and refused; of a mixture, those of each part, and how much of it they became."""
+
+    def counted(given: Mapping[str, Any]) -> str:
+        used = given["rows_read"] - given["rows_refused"]
+        return f"{given['rows_read']:,} read, {used:,} used, {given['rows_refused']:,} refused"
+
+    if "rows_read" in read:
+        return [("rows", counted(read))]
+    lines = []
+    for name, part in read.get("parts", {}).items():
+        taken = [f"{given[name]:,} {kind}" for kind, given in read["realised"].items() if given and given.get(name)]
+        lines.append(
+            (name, "; ".join([*([counted(part)] if "rows_read" in part else []), f"gives {', '.join(taken)}"]))
         )
     return lines
 

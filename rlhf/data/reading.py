@@ -81,7 +81,7 @@ def read(
     store = Store(folder / _RECORDS)
     refused = [Refusal(**refusal) for refusal in described["refused"]]
     for refusal in refused:
-        bad_rows.add(refusal.where, refusal.problem, refusal.remedy)
+        bad_rows.add(refusal.where, refusal.problem, refusal.remedy, refusal.rows)
     return Reading(store, described["rows"], refused, files.sha256)
 
 

@@ -27,14 +27,17 @@ T = TypeVar("T")
 def held_out(reading: Reading, config: DataConfig) -> np.ndarray:
     """(records,) bool: which belong to evaluation. As the data says where it tells both splits, else by a hash."""
     store = reading.store
-    by_hash = np.where(store.user != 0, store.user, store.key) if config.split_by_user else store.key
-    chosen = by_hash < np.uint64(int(config.evaluation_fraction * 2**64))
+    by_hash = np.where(store.user != 0, store.user, store.opening) if config.split_by_user else store.opening
+    threshold = np.uint64(int(config.evaluation_fraction * 2**64))
+    chosen = by_hash < threshold
+    if chosen.all() or not chosen.any():  # all begin alike
+        chosen = store.key < threshold
     told = {1, 2} <= set(np.unique(store.split).tolist())
     return np.where(store.split == 0, chosen, store.split == 2) if told else chosen
 
 
 class FileSource:
-    """Records of one file or folder; all of one prompt lie in the same split, whichever rows they came from.
+    """Records of one file or folder; conversations that begin alike lie in one split, whichever rows they came from.
 
     own: what was read, and (records,) bool: which of it the screens left.
     prompts: what another path gave, whose prompts stand in for this one's; None: they are its own.

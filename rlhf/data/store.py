@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 
 from rlhf.data.codec import KINDS, from_values, to_values
-from rlhf.data.records import Document, Prompt, Record, Split
+from rlhf.data.records import Demonstration, Document, Message, Prompt, Ranking, Record, Role, Split
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,10 +73,27 @@ def _fill(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def key_of(record: Record) -> str:
-    """What decides the split of a record: its conversation, or a document's text."""
+    """What two records of one prompt share: the conversation, or a document's text."""
+    return record.text if isinstance(record, Document) else _spelled(_messages(record))
+
+
+def opening_of(record: Record) -> str:
+    """What decides the split of a record: its conversation up to the user's first turn, or a document's text.
+
+    Conversations that begin alike lie in one split, for each may hold the next one's prompt.
+    """
     if isinstance(record, Document):
         return record.text
-    messages = record.messages if isinstance(record, Prompt) else record.prompt.messages
+    messages = _messages(record)
+    first = next((index for index, message in enumerate(messages) if message.role == Role.user), len(messages))
+    return _spelled(messages[: first + 1])
+
+
+def _messages(record: Demonstration | Ranking | Prompt) -> tuple[Message, ...]:
+    return record.messages if isinstance(record, Prompt) else record.prompt.messages
+
+
+def _spelled(messages: Sequence[Message]) -> str:
     return json.dumps([[message.role.value, message.content] for message in messages], ensure_ascii=False)
 
 
@@ -92,6 +109,7 @@ class Encoded:
     kind: int
     split: int
     key: int
+    opening: int
     user: int
     record: bytes
 
@@ -103,6 +121,7 @@ def encode(record: Record) -> Encoded:
         KINDS.index(type(record)),
         _SPLITS.index(None if prompt is None else prompt.split),
         place_of(key_of(record)),
+        place_of(opening_of(record)),
         place_of(prompt.user) if prompt is not None and prompt.user else 0,
         json.dumps(to_values(record), ensure_ascii=False).encode(),
     )
@@ -112,8 +131,9 @@ def write(path: Path, records: Iterable[Encoded]) -> None:
     """Writes records as one Arrow file."""
     import pyarrow as pa
 
-    numbers = [("kind", pa.int8()), ("split", pa.int8()), ("key", pa.uint64()), ("user", pa.uint64())]
-    schema = pa.schema([*numbers, ("record", pa.large_string())])
+    numbers = [("kind", pa.int8()), ("split", pa.int8())]
+    hashes = [("key", pa.uint64()), ("opening", pa.uint64()), ("user", pa.uint64())]
+    schema = pa.schema([*numbers, *hashes, ("record", pa.large_string())])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         remaining = iter(records)
         while batch := list(itertools.islice(remaining, _AT_ONCE)):
@@ -130,8 +150,8 @@ class Store:
         self.name = path.parent.name  # the cache calls a folder by the hash of what it was made from
         self.dataset: Dataset = Dataset.from_file(str(path))
         columns = self.dataset.data
-        self.kind, self.split, self.key, self.user = (
-            columns.column(name).to_numpy() for name in ("kind", "split", "key", "user")
+        self.kind, self.split, self.key, self.opening, self.user = (
+            columns.column(name).to_numpy() for name in ("kind", "split", "key", "opening", "user")
         )
 
     def __len__(self) -> int:

@@ -110,9 +110,7 @@ def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
     assert "<script>" not in html
     assert "<mark> &lt;b&gt;bold" in html
     assert "<svg" in html
-    assert "http" not in re.sub(
-        r"http://www\.w3\.org\S*|http://purl\.org\S*|http://creativecommons\S*|https://matplotlib\S*", "", html
-    )
+    assert not re.search(r"(src|href)=.?https?:", html)  # nothing is fetched
 
 
 def test_the_stage_prints_the_page_in_words_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,3 +207,15 @@ def test_split_by_user_holds_out_all_that_a_user_wrote(tmp_path: Path) -> None:
         sides.setdefault(record.prompt.user, set()).add(bool(side))
     assert all(len(side) == 1 for side in sides.values())
     assert {True, False} == {next(iter(side)) for side in sides.values()}
+
+
+def test_conversations_that_begin_alike_lie_in_one_split(tmp_path: Path) -> None:
+    rows = []
+    for i in range(60):
+        opening = [{"role": "user", "content": f"q{i}"}]
+        reply = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "and then?"}]
+        rows += [{"messages": opening, "response": "a"}, {"messages": [*opening, *reply], "response": "b"}]
+    given = read(write(tmp_path / "r.jsonl", rows))
+    evaluation = held_out(given, DataConfig(source=DataSourceName.jsonl, path="x", evaluation_fraction=0.5))
+    assert evaluation.reshape(-1, 2).all(axis=1).sum() == evaluation.reshape(-1, 2).any(axis=1).sum() > 0
+    assert len(np.unique(given.store.key)) == 120

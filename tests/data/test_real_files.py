@@ -1,4 +1,4 @@
-"""Every published file that development has at hand, read whole: the row counts its README states, odd cases and all."""
+"""Published files, read whole: the row counts that their README states, odd cases and all."""
 
 from __future__ import annotations
 

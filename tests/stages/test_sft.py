@@ -14,6 +14,7 @@ from rlhf.config import (
     DType,
     FreezeConfig,
     LoraConfig,
+    LossOn,
     ModelConfig,
     OnBadRow,
     OptimConfig,
@@ -21,11 +22,12 @@ from rlhf.config import (
     RolloutConfig,
     SelectBy,
     SFTConfig,
+    SubsetRule,
     TrackerConfig,
 )
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder
-from rlhf.data.records import Demonstration, Split
+from rlhf.data.records import Demonstration, Message, Prompt, Role, Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from stages import sft as stage
@@ -373,3 +375,69 @@ def test_loss_at_labelled_positions_alone_has_the_gradient_of_the_whole(tmp_path
     torch.testing.assert_close(loss / tokens, expected)
     for gradient, parameter in zip(gradients, model.parameters(), strict=True):
         torch.testing.assert_close(gradient / tokens, parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def tasks_of(context: Any, settings: Any, *, rule: SubsetRule, judge: Any = None) -> list[tuple[str, int]]:
+    """What is chosen of 12 demonstrations of three tasks, the first with nine: (task, number) in order."""
+    template = ChatTemplate(models.load_tokenizer(context.config.model.path))
+    demonstrations = [
+        Demonstration(Prompt(f"{task}:{i}", (Message(Role.user, f"say {i}"),), task), "yes " * ((7 * i) % 11 + 1))
+        for i, task in enumerate(["a"] * 9 + ["b"] * 2 + ["c"])
+    ]
+    encoder = Encoder(template, context.config.data, BadRows(OnBadRow.refuse, None))
+    context.config.sft.subset, context.config.sft.subset_rule = settings, rule
+    chosen = sft.chosen_subset(context, encoder.demonstrations(demonstrations), judge)
+    return [(d.prompt.task, int(d.prompt.id.split(":")[1])) for d in chosen]
+
+
+def test_a_subset_holds_each_tasks_best_in_turn_and_keeps_their_order(tmp_path: Path) -> None:
+    context = make(tmp_path, make_config(save_tiny_model(tmp_path / "base", "llama")))
+    longest = tasks_of(context, 6, rule=SubsetRule.longest)
+    # Lengths by number: a 1 8 4 11 7 3 10 6 2, b 9 5, c 1; a turn each, then a and b, then a.
+    assert longest == [("a", 1), ("a", 3), ("a", 6), ("b", 9), ("b", 10), ("c", 11)]
+    assert len(tasks_of(context, 12, rule=SubsetRule.longest)) == 12
+    assert len(tasks_of(context, 50, rule=SubsetRule.longest)) == 12
+    first = tasks_of(context, 6, rule=SubsetRule.random)
+    assert tasks_of(context, 6, rule=SubsetRule.random) == first
+    context.config.seed = 1
+    assert tasks_of(context, 6, rule=SubsetRule.random) != first
+
+
+def test_a_subset_by_reward_model_holds_what_scores_best(tmp_path: Path) -> None:
+    context = make(tmp_path, make_config(save_tiny_model(tmp_path / "base", "llama")))
+
+    def shortest_is_best(sequences: list[list[int]], device: Any) -> list[float]:
+        return [-float(len(sequence)) for sequence in sequences]
+
+    chosen = tasks_of(context, 3, rule=SubsetRule.reward_model, judge=shortest_is_best)
+    assert chosen == [("a", 0), ("b", 10), ("c", 11)]
+
+
+def test_training_on_a_subset_counts_what_it_trained_on(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    context = make(tmp_path, make_config(base, epochs=1, subset=24, subset_rule=SubsetRule.random))
+    metrics = stage.run(context)
+    assert metrics["data/demonstrations"] == 24
+    assert metrics["train/steps"] == 3
+
+
+def test_loss_on_all_turns_learns_more_tokens_than_on_the_last(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    talk = (Message(Role.user, "say red"), Message(Role.assistant, "red"), Message(Role.user, "say blue"))
+    data = ListSource([Demonstration(Prompt(f"t:{i}", talk), "blue") for i in range(8)], toy_demonstrations(4))
+    tokens = {}
+    for loss_on in LossOn:
+        config = make_config(base, epochs=1, loss_on=loss_on)
+        context = make_context(tmp_path / loss_on.value, config, {"base": base}, data)
+        tokens[loss_on] = stage.run(context)["data/loss_tokens"]
+    template = ChatTemplate(models.load_tokenizer(base))
+    assert tokens[LossOn.last] == 8 * len(template.response_ids("blue"))
+    assert tokens[LossOn.all] == tokens[LossOn.last] + 8 * len(template.response_ids("red"))
+
+
+def test_packing_says_how_full_its_rows_are(tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=1, packing=True)
+    config.data.max_prompt_tokens = config.data.max_response_tokens = 32
+    metrics = stage.run(make(tmp_path, config))
+    assert 0.5 < metrics["data/packing_efficiency"] <= 1
