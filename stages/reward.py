@@ -18,7 +18,7 @@ from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.engine import pick_device
 from rlhf.reward import evaluation
-from rlhf.reward.bias import set_bias
+from rlhf.reward.bias import SEQUENCES, set_bias
 from rlhf.reward.collect import collect_rankings, drop_tied
 from rlhf.reward.trainer import build_trainer
 from rlhf.zero import gathered
@@ -66,7 +66,9 @@ def run(context: StageContext) -> dict[str, float]:
     finished.load_state_dict(trained)
     finished.to(pick_device(config.launch))
     bias = set_bias(
-        finished, evaluation.demonstration_sequences(demonstrations), [ids for r in rankings for ids in r.sequences]
+        finished,
+        evaluation.demonstration_sequences(demonstrations[:SEQUENCES]),
+        [ids for ranking in rankings[:SEQUENCES] for ids in ranking.sequences],
     )
     adapter: adapters.Adapter | None = None
     if config.model.lora.r > 0:

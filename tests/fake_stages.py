@@ -83,7 +83,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     import rlhf.data
 
     made = World(tmp_path)
-    for stage in ("pretrain", "sft", "reward", "ppo", "compare"):
+    for stage in ("pretrain", "sft", "reward", "ppo", "compare", "self_instruct"):
         module = types.ModuleType(f"stages.{stage}")
         module.run = made.run_stage  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"stages.{stage}", module)

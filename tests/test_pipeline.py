@@ -30,6 +30,7 @@ from rlhf.config import (
     PPOConfig,
     Quantization,
     RolloutConfig,
+    SelfInstructServerConfig,
     StageName,
 )
 from rlhf.errors import UserError
@@ -268,6 +269,38 @@ def test_policy_that_was_trained_on_another_layout_is_refused(world: World) -> N
     sft.write_manifest(template_hash=trained_on)
     pipeline.run(world.config("ppo"))
     assert world.folder("demo/ppo").complete
+
+
+def test_self_instruct_starts_from_a_model_or_a_server_and_from_nothing_of_the_chain(world: World) -> None:
+    pipeline.run(world.config("self_instruct"))
+    (call,) = world.calls
+    assert call.parents == {"model": world.base}
+    assert set(call.folder.manifest["data"]) == {"seeds_sha256"}
+    mine = world.save(world.root / "mine", "mine")
+    pipeline.run(world.config("self_instruct", name="two", self_instruct={"model": str(mine)}))
+    assert world.calls[1].parents == {"model": mine}
+    server = SelfInstructServerConfig(url="http://localhost:1/v1", model="m")
+    pipeline.run(world.config("self_instruct", name="three", self_instruct={"server": server}))
+    assert world.calls[2].parents == {}
+    with pytest.raises(UserError, match=r"nowhere.*set self_instruct\.model"):
+        pipeline.run(world.config("self_instruct", name="four", self_instruct={"model": "./nowhere"}))
+
+
+def test_self_instruct_goes_on_from_its_rounds_and_refuses_another_config(world: World) -> None:
+    world.fail["self_instruct"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(world.config("self_instruct"))
+    (world.folder("demo/self_instruct").path / "rounds.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"self_instruct\.temperature 0\.7 -> 0\.9"):
+        pipeline.run(world.config("self_instruct", self_instruct={"temperature": 0.9}))
+    world.fail.clear()
+    pipeline.run(world.config("self_instruct", self_instruct={"patience": 50}))  # which only says when to give up
+    assert world.calls[-1].resume
+    seeds = world.root / "seeds.jsonl"
+    task = {"id": "s", "name": "sort", "instruction": "Sort.", "is_classification": False}
+    seeds.write_text(json.dumps({**task, "instances": [{"input": "b a", "output": "a b"}]}) + "\n")
+    with pytest.raises(UserError, match="other data"):
+        pipeline.run(world.config("self_instruct", self_instruct={"seeds": str(seeds)}))
 
 
 def test_full_disk_is_a_sentence_with_the_path(world: World) -> None:

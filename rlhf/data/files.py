@@ -151,10 +151,6 @@ def _splits(files: list[Path]) -> dict[Path, bool]:
     return {}
 
 
-def file_sha256(path: str) -> str:
-    return _sha256([Path(path).expanduser()])
-
-
 def _sha256(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:

@@ -15,6 +15,7 @@ body { margin: 0; color: #1a1a1a; font: 16px/1.5 system-ui, -apple-system, "Sego
 main { max-width: 960px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 1.3rem; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 36px 0 8px; padding-top: 10px; border-top: 1px solid #ddd; }
+h3 { font-size: 1rem; margin: 20px 0 6px; }
 .note { color: #555; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.93rem; }

@@ -183,12 +183,16 @@ def _plain(value: Any, where: str) -> str:
 # The file
 
 
+BUILTIN = "builtin"  # phrasings.yaml beside this module
+
+
 def load(path: str) -> Phrasings:
-    """The phrasings of a YAML file.
+    """The phrasings of a YAML file, or the built-in ones.
 
     Raises UserError naming the file, the task and what is wrong: YAML that is none, unknown or missing keys, templates
     that are the same or name no column, values for a column that no template names, nothing left to train on.
     """
+    path = str(Path(__file__).with_suffix(".yaml")) if path == BUILTIN else path
     name = Path(path).name
     given = plain_yaml.read(path, "data.phrasings")
     task_column = given.get("task_column")

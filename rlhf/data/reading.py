@@ -134,7 +134,7 @@ class _Phraser:
         self._seed = seed
 
     def __call__(self, row: Row) -> Sequence[Record]:
-        task = self._phrasings.task_of(row.values, row.file)
+        task = self._phrasings.task_of(row.values, Path(row.file).name)  # a hub id ends with the name
         held_out = row.evaluation
         if held_out is None:
             held_out = place_of(self._phrasings.row_key(row.values, task=task)) < self._threshold

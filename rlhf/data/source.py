@@ -9,7 +9,7 @@ import numpy as np
 
 from rlhf.config import DataConfig
 from rlhf.data.codec import KINDS
-from rlhf.data.files import file_sha256
+from rlhf.data.phrasings import load as load_phrasings
 from rlhf.data.reading import Reading
 from rlhf.data.records import Demonstration, Document, Prompt, Ranking, Record, Sampler, Split
 from rlhf.errors import UserError
@@ -96,7 +96,7 @@ class FileSource:
             "rows_refused": reading.rows_refused,
         }
         if self._config.phrasings is not None:
-            read["phrasings_sha256"] = file_sha256(self._config.phrasings)
+            read["phrasings_sha256"] = load_phrasings(self._config.phrasings).sha256
         if not kept.all():
             read["records_screened"] = int((~kept).sum())
         if self._for_prompts is not self._own:

@@ -190,7 +190,15 @@ class StoredRecords(Sequence[T], Generic[T]):
     def decode(self, row: dict[str, Any]) -> T:
         return self.view(from_values(KINDS[row["kind"]], json.loads(row["record"])))
 
+    def at(self, indices: np.ndarray) -> StoredRecords[T]:
+        return StoredRecords(self.store, self.indices[indices], self.view)
+
     @property
     def fingerprint(self) -> str:
         """Of the file and the choice, for what is computed from them."""
         return f"{self.store.name}:{hashlib.sha256(self.indices.tobytes()).hexdigest()}"
+
+
+def picked(records: Sequence[T], indices: np.ndarray) -> Sequence[T]:
+    """Some of the records, on disk where they lie there."""
+    return records.at(indices) if isinstance(records, StoredRecords) else [records[int(index)] for index in indices]

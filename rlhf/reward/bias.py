@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rlhf.models import last_hidden_states
 
-_SEQUENCES = 1000
+SEQUENCES = 1000
 _RIDGE = 1e-4  # of the features' mean square, so that the direction does not chase noise
 
 
@@ -37,10 +37,10 @@ def set_bias(
 ) -> Bias:
     """Sets the mean score of `demonstrations` to 0, in place; both are token ids of whole sequences.
 
-    At most _SEQUENCES of each are run: their mean is known well enough, and the direction needs no more.
+    At most SEQUENCES of each are run: their mean is known well enough, and the direction needs no more.
     """
     features = [
-        last_hidden_states(model, ids[:_SEQUENCES], token_budget=token_budget) for ids in (demonstrations, completions)
+        last_hidden_states(model, ids[:SEQUENCES], token_budget=token_budget) for ids in (demonstrations, completions)
     ]
     return fold_bias(model, *features)
 

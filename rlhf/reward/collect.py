@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rlhf import distributed, models
 from rlhf.data.records import Prompt, Ranking, Split
+from rlhf.data.store import picked
 from rlhf.data.templates import ChatTemplate
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
@@ -17,15 +21,26 @@ if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 
-def collect_rankings(context: StageContext, template: ChatTemplate) -> dict[Split, list[Ranking]]:
+def collect_rankings(context: StageContext, template: ChatTemplate) -> Mapping[Split, Sequence[Ranking]]:
     """Rankings of both splits from the data source; a resumed stage reads back the ones it made.
 
-    A source that ranks what the SFT model writes gets its completions here; the model is loaded only then.
+    A source that ranks what the SFT model writes gets its completions here; the model is loaded only then, and what
+    was ranked is kept in rankings.jsonl. Rankings that lie in files stay there.
     """
+    with contextlib.suppress(_WantsCompletionsError):
+        return {split: context.data.rankings(split, _no_sampler) for split in Split}
     return distributed.from_main(lambda: _collect(context, template))
 
 
-def _collect(context: StageContext, template: ChatTemplate) -> dict[Split, list[Ranking]]:
+class _WantsCompletionsError(Exception):
+    """The source has prompts alone, and ranks what the SFT model writes."""
+
+
+def _no_sampler(prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
+    raise _WantsCompletionsError
+
+
+def _collect(context: StageContext, template: ChatTemplate) -> Mapping[Split, Sequence[Ranking]]:
     path = context.folder.path / "rankings.jsonl"
     if not (context.resume and path.exists()):
         write_rankings(
@@ -56,12 +71,13 @@ class _PolicySampler:
         return sample(prompts, counts)
 
 
-def drop_tied(rankings: Sequence[Ranking], split: Split) -> list[Ranking]:
+def drop_tied(rankings: Sequence[Ranking], split: Split) -> Sequence[Ranking]:
     """Rankings with at least one pair. Raises UserError when none has."""
-    kept = [ranking for ranking in rankings if has_pair(ranking)]
-    if not kept:
+    paired = np.array([has_pair(ranking) for ranking in rankings], dtype=bool)
+    if paired.any():
+        return rankings if paired.all() else picked(rankings, np.flatnonzero(paired))
+    else:
         raise UserError(
             f"In all {len(rankings)} rankings of the {split.value} split every completion is tied, so there is nothing "
             "to learn; give rankings that differ (data.path), or more completions (data.sandbox.max_completions)."
         )
-    return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from rlhf.artifacts import write_text_atomic
+from rlhf.data.codec import from_values, to_values
 from rlhf.data.encoding import EncodedRanking
-from rlhf.data.records import Message, Prompt, Ranking, Role, Split
+from rlhf.data.records import Ranking, Split
 from rlhf.models import pad_right
 
 
 def write_rankings(path: Path, rankings: Mapping[Split, Sequence[Ranking]]) -> None:
     """One JSON line a ranking, with its split; the file appears whole."""
-    lines = []
-    for split, chosen in rankings.items():
-        for ranking in chosen:
-            row = asdict(ranking)
-            row["prompt"]["messages"] = [[m.role.value, m.content] for m in ranking.prompt.messages]
-            lines.append(json.dumps({"split": split.value, **row}, ensure_ascii=False))
+    lines = [
+        json.dumps({"split": split.value, **to_values(ranking)}, ensure_ascii=False)
+        for split, chosen in rankings.items()
+        for ranking in chosen
+    ]
     write_text_atomic(path, "\n".join(lines) + "\n")
 
 
@@ -33,11 +33,7 @@ def read_rankings(path: Path) -> dict[Split, list[Ranking]]:
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line:
             row = json.loads(line)
-            given = row["prompt"]
-            messages = tuple(Message(Role(role), content) for role, content in given["messages"])
-            prompt = Prompt(given["id"], messages, given["task"], given["details"])
-            numbers = {key: tuple(row[key]) for key in ("completions", "ranks", "margins", "gold_scores")}
-            rankings[Split(row["split"])].append(Ranking(prompt, **numbers))
+            rankings[Split(row["split"])].append(from_values(Ranking, row))
     return rankings
 
 

@@ -257,3 +257,38 @@ def test_the_example_in_the_documentation_is_one_that_loads(tmp_path: Path) -> N
     (row,) = loaded.read(ROW, task="nli", number=1, seed=0, held_out=False)
     assert row.response == "yes"
     assert loaded.task_column == "task"
+
+
+COLUMNS = {
+    "snli": {"premise": "It rains.", "hypothesis": "The street is dry.", "label": 2},
+    "sst2": {"sentence": "a quiet wonder", "label": 1},
+    "ag_news": {"text": "Shares rose.", "label": 2},
+    "mrpc": {"sentence1": "He left.", "sentence2": "He went away.", "label": 1},
+    "xsum": {"document": "A long article.", "summary": "It is long."},
+    "boolq": {"question": "is ice water", "passage": "Ice is water.", "answer": True},
+    "common_gen": {"concepts": ["dog", "ball"], "target": "A dog fetches a ball."},
+    "gsm8k": {"question": "What is 2 + 2?", "answer": "4"},
+}
+
+
+ANSWERS = {
+    **{"snli": "false", "sst2": "positive", "ag_news": "business", "mrpc": "yes", "xsum": "It is long."},
+    **{"boolq": "yes", "common_gen": "A dog fetches a ball.", "gsm8k": "4"},
+}
+
+
+@pytest.mark.parametrize("task", list(COLUMNS))
+def test_builtin_phrasings_read_the_columns_of_the_published_sets_and_keep_one_for_evaluation(task: str) -> None:
+    builtin = phrasings.load("builtin")
+    assert set(builtin.tasks) == set(COLUMNS)
+    seen = {
+        held_out: {
+            builtin.read(COLUMNS[task], task=task, number=n, seed=0, held_out=held_out)[0].prompt.messages[0].content
+            for n in range(200)
+        }
+        for held_out in (False, True)
+    }
+    assert (len(seen[False]), len(seen[True])) == (5, 1)
+    assert not seen[False] & seen[True]
+    (demonstration,) = builtin.read(COLUMNS[task], task=task, number=0, seed=0, held_out=False)
+    assert demonstration.response == ANSWERS[task]
