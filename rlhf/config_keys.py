@@ -1,4 +1,4 @@
-"""Every key of the config with its type, default and meaning, read from config.py itself so that none goes stale."""
+"""Every key of the config with its type, default and meaning, read from rlhf/config/ itself so that none goes stale."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _choices(annotation: Any) -> list[str]:
 
 @functools.cache
 def all_keys() -> dict[str, Key]:
-    """Every leaf by its name, in the order of config.py."""
+    """Every leaf by its name, in the order of the dataclasses."""
     return {key.name: key for key in _walk(config.Config, config.Config(), "")}
 
 
@@ -102,7 +102,14 @@ def _walk(node: type, value: Any, prefix: str) -> typing.Iterator[Key]:
 
 @functools.cache
 def _comments() -> dict[tuple[str, str], str]:
-    source = Path(config.__file__).read_text(encoding="utf-8")
+    """(class, field) -> the comment beside it, in all of the package's modules."""
+    found: dict[tuple[str, str], str] = {}
+    for module in Path(config.__file__).parent.glob("*.py"):
+        found |= _comments_in(module.read_text(encoding="utf-8"))
+    return found
+
+
+def _comments_in(source: str) -> dict[tuple[str, str], str]:
     by_line = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
