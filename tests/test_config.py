@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -311,3 +312,32 @@ def test_reward_sources_have_names_and_weights() -> None:
 )
 def test_reward_sources_that_cannot_be_are_refused(words: list[str], says: str) -> None:
     assert says in refusal(*words)
+
+
+def test_a_file_may_stand_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").write_text("prompt,response\na,b\n")
+    assert compose.with_data_path(["stage=data", "data=mine.csv"]) == ["stage=data", "data=jsonl", "data.path=mine.csv"]
+    assert compose.with_data_path(["data=./none.jsonl"]) == ["data=jsonl", "data.path=./none.jsonl"]
+    for word in ("data=hh_rlhf", "data=hh_rlfh", "data.path=mine.csv", "data=sandbox"):
+        assert compose.with_data_path([word]) == [word]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["data=jsonl", "data.path=x", "data.columns.prmpt=q"], r"data\.columns\.prmpt names nothing that is read"),
+        (["data=alpaca", "data.path=x", "data.columns.prompt=q"], r"with data=alpaca leave it out"),
+        (["data=phrasings", "data.path=x"], r"data\.phrasings=FILE, the templates, belong together"),
+        (["data=jsonl", "data.path=x", "data.phrasings=y"], r"belong together"),
+        (["data=jsonl", "data.path=x", "data.workers=0"], r"data\.workers is 0"),
+        (["data.quality.near_duplicates=1.5"], r"data\.quality\.near_duplicates"),
+        (["data.quality.min_response_words=9", "data.quality.max_response_words=3"], r"max_response_words is 3"),
+        (["data.mixture.rows=0"], r"data\.mixture\.rows is 0"),
+        (["sft.subset=0"], r"sft\.subset is 0"),
+        (["sft.subset=9", "sft.subset_rule=reward_model"], r"set sft\.reward_model=PATH_OR_HUB_ID"),
+    ],
+)
+def test_settings_of_data_that_cannot_work_are_refused(words: list[str], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        config_of(*words)

@@ -170,3 +170,7 @@ def test_what_was_tokenized_is_found_again_until_limits_or_layout_change(
     assert tokenized(TEMPLATE, replace(config, max_response_tokens=3))
     assert tokenized(ChatTemplate(build_tokenizer(), Template.chatml), config)
     assert not tokenized(TEMPLATE, replace(config, workers=2))
+    first = Encoder(TEMPLATE, config, BadRows(OnBadRow.skip, None)).demonstrations(data.demonstrations(Split.train))
+    data, config = source(tmp_path, 40, workers=1)  # other records, all else the same
+    again = Encoder(TEMPLATE, config, BadRows(OnBadRow.skip, None)).demonstrations(data.demonstrations(Split.train))
+    assert len(again) == len(data.demonstrations(Split.train)) > len(first)

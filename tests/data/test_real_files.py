@@ -94,8 +94,7 @@ def test_open_assistants_trees_and_messages_all_arrive_and_rankings_are_shuffled
     messages = read("openassistant", "oasst/realistic_seed_data.json")
     assert messages.rows == 444
     assert all("assistant" in refusal.problem for refusal in messages.refused)
-    used = messages.rows - messages.rows_refused
-    assert used > 400
+    assert messages.rows_refused == 22  # two whole trees
 
 
 def test_tables_of_samples_keep_embedded_line_breaks_and_every_text_as_it_stands() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.config import DataConfig, DataSourceName, OnBadRow
+from rlhf.config import DataConfig, DataSourceName, OnBadRow, QualityConfig
 from rlhf.data import load_source
 from rlhf.data.records import Role, Split
 from rlhf.errors import UserError
@@ -244,3 +244,39 @@ def test_real_seed_tasks_all_arrive() -> None:
     assert len(both(source, "demonstrations")) == read["rows"]["demonstrations"] == 175
     with pytest.raises(UserError, match="has no rankings"):
         source.rankings(Split.train, no_sampler)
+
+
+def test_what_the_quality_tools_leave_out_is_listed_counted_and_not_bad(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i % 15}", "response": "r"} for i in range(20)] + [{"prompt": "long", "response": "w " * 30}]
+    path = write(tmp_path / "own.jsonl", rows)
+    quality = QualityConfig(duplicates=True, max_response_words=20)
+    for _ in range(2):  # the second time they are found screened already
+        source = load("jsonl", path, tmp_path, quality=quality)  # bad rows are refused, and these are none
+        assert len(both(source, "demonstrations")) == 15
+        assert source.fingerprint()["records_screened"] == 6
+        listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
+        assert len(listed) == 6
+        assert listed[0]["where"] == "the record of jsonl:own.jsonl:16"
+        assert "jsonl:own.jsonl:1" in listed[0]["problem"]
+    assert len(both(load("jsonl", path, tmp_path), "demonstrations")) == 21
+
+
+def test_contamination_takes_training_records_alone(tmp_path: Path) -> None:
+    shared = "one two three four five six seven"
+    rows = [{"prompt": f"{i} {shared} {i}", "response": "r"} for i in range(40)]
+    source = load("jsonl", write(tmp_path / "own.jsonl", rows), quality=QualityConfig(contamination_words=6))
+    assert 0 < len(source.demonstrations(Split.evaluation)) < 40
+    with pytest.raises(UserError, match="train split"):
+        source.demonstrations(Split.train)
+
+
+def test_other_phrasings_are_other_data(tmp_path: Path) -> None:
+    rows = write(tmp_path / "t.jsonl", [{"x": f"{i}", "y": "b"} for i in range(30)])
+    templates = tmp_path / "t.yaml"
+    hashes = []
+    for words in ("Say {x}.", "Tell me {x}."):
+        templates.write_text(f't:\n  phrasings:\n    - {{prompt: "{words}", response: "{{y}}"}}\n')
+        source = load("phrasings", rows, phrasings=str(templates))
+        assert both(source, "demonstrations")[0].prompt.messages[0].content.startswith(words[:3])
+        hashes.append(source.fingerprint()["phrasings_sha256"])
+    assert hashes[0] != hashes[1]
