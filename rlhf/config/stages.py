@@ -57,7 +57,7 @@ class SFTConfig:
     batch_size: int = 32  # sequences a step
     micro_batch_size_per_device: int = 8
     residual_dropout: float = 0.0  # on what attention and MLP add to the residual stream; InstructGPT 0.2
-    packing: bool = False
+    packing: bool = False  # several to a row of full length; without flash attention, as on a CPU, slow and large
     loss_on: LossOn = LossOn.last  # the last assistant turn of a conversation, or all of them
     subset: int | None = None  # train on so many demonstrations, the best by subset_rule, as LIMA's 1,000; None: all
     subset_rule: SubsetRule = SubsetRule.longest  # an equal share of every task, each one's best

@@ -63,6 +63,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _fill(folder: Path, make: Callable[[Path], None]) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         make(aside)
@@ -142,13 +144,20 @@ def write(path: Path, records: Iterable[Encoded]) -> None:
 
 
 class Store:
-    """The records of one Arrow file, and the few numbers of each that choose among them."""
+    """The records of one Arrow file, and the few numbers of each that choose among them.
+
+    Raises UserError for a file that is none any more.
+    """
 
     def __init__(self, path: Path) -> None:
+        import pyarrow
         from datasets import Dataset
 
         self.name = path.parent.name  # the cache calls a folder by the hash of what it was made from
-        self.dataset: Dataset = Dataset.from_file(str(path))
+        try:
+            self.dataset: Dataset = Dataset.from_file(str(path))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{path} is damaged ({error}); remove {path.parent}, and it is made again.") from None
         columns = self.dataset.data
         self.kind, self.split, self.key, self.opening, self.user = (
             columns.column(name).to_numpy() for name in ("kind", "split", "key", "opening", "user")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,20 @@ def test_an_interrupted_reading_leaves_nothing_behind_that_looks_read(
     with pytest.raises(KeyboardInterrupt):
         read(path)
     monkeypatch.undo()
+    left = tmp_path / "cache" / "records" / f".{read(path).store.name}-killed"
     assert len(read(path).store) == 3000
+    left.mkdir()  # as SIGKILL leaves it
+    shutil.rmtree(tmp_path / "cache" / "records" / read(path).store.name)
+    read(path)
+    assert not left.exists()
+
+
+def test_a_damaged_cache_says_what_to_remove(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", [{"prompt": f"p{i}", "response": "r"} for i in range(30)])
+    made = tmp_path / "cache" / "records" / read(path).store.name
+    (made / "records.arrow").write_bytes(b"half a f")
+    with pytest.raises(UserError, match=rf"is damaged .*; remove {made}, and it is made again"):
+        read(path)
 
 
 def test_completions_lie_in_an_order_that_tells_nothing_of_their_ranks(tmp_path: Path) -> None:
