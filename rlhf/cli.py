@@ -207,6 +207,8 @@ def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[in
         return run_guarded(lambda: print(plan.table(config)))
     if config.stage == StageName.data:
         return run_guarded(lambda: _show_data(config))
+    if config.stage == StageName.compare and config.compare.of_published:
+        return run_guarded(lambda: _compare_published(config))
     if launcher.needed(config):
         return launcher.run(config, job, swept)
     return run_guarded(lambda: pipeline.run(config, job, swept))
@@ -223,6 +225,12 @@ def _show_data(config: Config) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # | head
         _print_no_more()
+
+
+def _compare_published(config: Config) -> None:
+    from stages import published
+
+    published.run(config)
 
 
 def run_guarded(work: Callable[[], None]) -> tuple[int, str]:

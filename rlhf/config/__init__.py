@@ -32,6 +32,7 @@ from rlhf.config.choices import (
     StageName,
     SubsetRule,
     Template,
+    TextMetric,
     ValueHead,
 )
 from rlhf.config.data import DataConfig, MixtureConfig, QualityConfig, SandboxConfig
@@ -87,6 +88,7 @@ __all__ = [
     "StageName",
     "SubsetRule",
     "Template",
+    "TextMetric",
     "TrackerConfig",
     "VLLMConfig",
     "ValueHead",
@@ -139,6 +141,9 @@ class CompareConfig:
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
     bootstrap_samples: int = 2000
     side_by_side: int = 24  # prompts shown in the report with every candidate's response
+    samples: str | None = None  # a table of published outputs beside references, scored by metric; no model is loaded
+    metric: TextMetric | None = None  # of samples
+    verdicts: str | None = None  # a file of published verdicts, as AlpacaEval's annotations; no model is loaded
 
     def __post_init__(self) -> None:
         require_positive(
@@ -151,6 +156,19 @@ class CompareConfig:
             self.temperature is None or self.temperature > 0,
             f"compare.temperature is {self.temperature}; use more than 0 (0.01 is close to greedy), or null.",
         )
+        require(
+            (self.samples is None) == (self.metric is None),
+            "compare.samples=FILE and compare.metric=bleu|rouge belong together; set both or neither.",
+        )
+        require(
+            self.samples is None or self.verdicts is None,
+            "compare.samples and compare.verdicts are two reports; leave one out.",
+        )
+
+    @property
+    def of_published(self) -> bool:
+        """Whether what others published is read, and no candidate answers."""
+        return self.samples is not None or self.verdicts is not None
 
 
 @dataclass

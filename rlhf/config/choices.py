@@ -155,6 +155,11 @@ class JudgeName(Enum):
     reward_model = "reward_model"
 
 
+class TextMetric(Enum):
+    bleu = "bleu"  # of a corpus, by sacrebleu
+    rouge = "rouge"  # mean F1 of ROUGE-1, -2 and -L, by rouge-score
+
+
 class RolloutEngineName(Enum):
     hf = "hf"  # our own sampling loop over the policy itself
     paged = "paged"  # Transformers' continuous batching over the policy itself; made for GPUs
