@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -19,7 +18,6 @@ import platform
 import random
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf import __version__, distributed
+from rlhf import distributed
+from rlhf.agreement import check_agreement
 from rlhf.allocator import keep_freed_memory
 from rlhf.artifacts import (
     StageFolder,
@@ -48,6 +47,7 @@ from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
 from rlhf.ppo.engines.requirements import require_installed
 from rlhf.ppo.reward_fn import load_reward_fn
+from rlhf.surroundings import code_version, hardware, package_versions
 
 if TYPE_CHECKING:
     from rlhf.data.records import DataSource
@@ -587,68 +587,6 @@ def _note_failure(folder: StageFolder, error: BaseException, wall_s: float) -> N
         folder.write_manifest(status="failed", error=what, finished=_now(), wall_s=round(wall_s, 2))
 
 
-def check_agreement(config: Config, stage: StageName, parents: Mapping[str, Path]) -> dict[str, Any]:
-    """The policy's tokenizer and chat-template hashes, for the manifest; {} for stages without a policy.
-
-    Raises UserError when a reward or value model was trained on other tokens or another layout of the same text, so
-    that its scores would mean nothing, or a policy on another layout than data.template now gives it.
-    """
-    role = {StageName.sft: "base", StageName.reward: "policy", StageName.ppo: "policy"}.get(stage)
-    if stage in (StageName.reward, StageName.ppo):
-        assert role is not None, "both have a policy"
-        _check_layout(parents[role], f"{stage.value}.{role}", config)
-    if stage == StageName.compare:
-        for name, path in parents.items():
-            if name != "reward_model":
-                _check_layout(path, name.replace("candidates/", "compare.candidates."), config)
-    if role is None:
-        return {}
-    own = tokenizer_fingerprint(parents[role], config)
-    for other, path in parents.items():
-        if not other.startswith(("reward_model", "value_model")):
-            continue
-        manifest = _manifest_of(path)
-        theirs = {**tokenizer_fingerprint(path, config), **{key: manifest[key] for key in own if manifest.get(key)}}
-        for key, what in (("tokenizer_hash", "tokenizer"), ("template_hash", "chat template")):
-            if own[key] != theirs[key]:
-                node, typed = stage.value, other.replace("/", ".")
-                raise UserError(
-                    f"{node}.{typed} {path} was trained with another {what} than the {role} {parents[role]}; name one "
-                    f"that belongs to it with {node}.{typed}=PATH, or train one with "
-                    f"`python -m rlhf stage=reward run.name=NAME reward.policy={parents[role]}`."
-                )
-    return own
-
-
-def _manifest_of(model: Path) -> Mapping[str, Any]:
-    """Of the stage that made a model; {} where none did."""
-    return (StageFolder(model.parent).manifest if model.name == "model" else None) or {}
-
-
-def _check_layout(model: Path, name: str, config: Config) -> None:
-    trained = _manifest_of(model).get("template_hash")
-    if trained and trained != tokenizer_fingerprint(model, config)["template_hash"]:
-        before = (_manifest_of(model).get("config") or {}).get("data.template")
-        raise UserError(
-            f"{name} {model} was trained with another chat template than data.template={config.data.template.value} "
-            f"gives it now, so it would read prompts it does not know; set data.template={before}, as then."
-        )
-
-
-def tokenizer_fingerprint(path: Path, config: Config) -> dict[str, str]:
-    """Hashes of a model's vocabulary and of the layout in which it is given conversations."""
-    from rlhf.data.templates import ChatTemplate
-    from rlhf.models import load_tokenizer
-
-    tokenizer = load_tokenizer(str(path), trust_remote_code=config.model.trust_remote_code)
-    template = ChatTemplate(tokenizer, config.data.template)  # which may choose another end token
-    vocabulary = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
-    return {
-        "tokenizer_hash": hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest(),
-        "template_hash": template.hash,
-    }
-
-
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch, on every device."""
     import numpy
@@ -678,56 +616,6 @@ def prepare_torch(config: Config) -> None:
         # Medium routes a CPU's float32 products to oneDNN: 1.6x faster, and the logits agree to 8e-6.
         precision = Float32Matmul.medium if on_cpu else Float32Matmul.highest
     torch.set_float32_matmul_precision(precision.value)
-
-
-# What a manifest says of its surroundings
-
-
-def code_version() -> dict[str, Any]:
-    """The package's version, and the git commit when it runs from a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    commit, changed = None, None
-    if (root / ".git").exists():
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-    return {"version": __version__, "commit": commit, "changed": changed}
-
-
-def _git(root: Path, *words: str) -> str | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-    return None
-
-
-def package_versions() -> dict[str, str]:
-    names = ["torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tokenizers", "numpy"]
-    names += ["bitsandbytes"]  # an extra
-    versions = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def hardware() -> dict[str, Any]:
-    """CPU model, cores, memory in bytes, GPUs and processes."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": memory,
-        "gpus": gpus,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-    }
 
 
 def _now() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlhf import pipeline
+from rlhf import agreement, pipeline
 from rlhf.artifacts import StageFolder
 from rlhf.config import Config, RunConfig, StageName
 
@@ -95,7 +95,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(rlhf.data, "load_source", load_source)
     monkeypatch.setattr(
-        pipeline,
+        agreement,
         "tokenizer_fingerprint",
         lambda path, config: {
             "tokenizer_hash": made.tokenizers.get(str(path), "t"),

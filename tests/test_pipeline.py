@@ -267,6 +267,11 @@ def test_policy_that_was_trained_on_another_layout_is_refused(world: World) -> N
         with pytest.raises(UserError, match=rf"^{name} .*another chat template than data\.template=auto.*=chatml, as"):
             pipeline.run(world.config(stage, name="other", parents=str(world.root / "runs" / "demo")))
     sft.write_manifest(template_hash=trained_on)
+    reward = world.folder("demo/reward")
+    reward.write_manifest(template_hash="other")
+    with pytest.raises(UserError, match=r"^judge\.reward_model .*another chat template than data\.template=auto"):
+        pipeline.run(world.config("compare", name="third", parents=str(world.root / "runs" / "demo")))
+    reward.write_manifest(template_hash=trained_on)
     pipeline.run(world.config("ppo"))
     assert world.folder("demo/ppo").complete
 
