@@ -3,7 +3,7 @@
     {"prompt": "...", "response": "..."}                                     a demonstration; `completion` is the same
     {"instruction": "...", "input": "...", "output": "..."}                  a demonstration; no `input` needed
     {"messages": [{"role": "user", "content": "..."}, ...]}                  a conversation; with `response`, its end
-    {"conversations": [{"from": "human", "value": "..."}, ...]}              the same
+    {"conversations": [{"from": "human", "value": "..."}, ...]}              the same, as ShareGPT's; texts, as LIMA's
     {"prompt": "...", "chosen": "...", "rejected": "..."}                    a pair; conversations need no prompt
     {"prompt": "...", "completions": ["...", "..."], "ranks": [0, 1]}        a ranking; 0 is best, equal numbers tie
     {"prompt": "...", "completions": ["...", "..."], "scores": [0.5, 3]}     a ranking; the largest is best
@@ -30,9 +30,11 @@ from rlhf.data.readers import (
     gpt4_llm,
     hh_rlhf,
     instructgpt,
+    lima,
     openassistant,
     safe_rlhf,
     self_instruct,
+    sharegpt,
     shp,
     summarize_from_feedback,
     t0,
@@ -40,10 +42,10 @@ from rlhf.data.readers import (
     ultrafeedback,
     webgpt,
 )
+from rlhf.data.readers.conversations import sharegpt_turns
 from rlhf.data.records import BadRowError, Demonstration, Document, Message, Prompt, Ranking, Record, Role
 
 ROLES = {role.value: role for role in Role}
-SHAREGPT_ROLES = {"human": Role.user, "gpt": Role.assistant, **ROLES}
 # Columns that only one published format has, and who reads it.
 _PUBLISHED: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Sequence[Record]]], ...] = (
     (frozenset({"instruction", "instances"}), self_instruct.read),
@@ -61,6 +63,7 @@ _PUBLISHED: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Sequence[R
     (frozenset({"model_type", "context", "ref_text", "sample"}), instructgpt.read),
     (frozenset({"id", "data"}), ultrachat.read),
 )
+_BESIDE = {"response", "completion", "completions", "system"}  # what a conversation of one's own may have with it
 _SHAPES = "prompt and response, messages, chosen and rejected, completions with ranks or scores, or text"
 
 
@@ -70,6 +73,10 @@ def read(row: Mapping[str, Any]) -> list[Record]:
             return list(published(row))
     if isinstance(row.get("prompt"), Mapping):
         return list(openassistant.read(row))
+    if "conversations" in row and not _BESIDE & row.keys():
+        turns = row["conversations"]
+        texts = isinstance(turns, list) and bool(turns) and isinstance(turns[0], str)
+        return list(lima.read(row) if texts else sharegpt.read(row))
     if "text" in row and not {"prompt", "messages", "role"} & row.keys():
         return [Document(fields.text(row, "text"))]
     if "chosen" in row and "rejected" in row:
@@ -106,7 +113,7 @@ def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
         turns = _turns(row[column], column)
     elif "conversations" in row:
         column = "conversations"
-        turns = _turns(row[column], column)
+        turns = sharegpt_turns(row)
     elif "prompt" in row:
         column, turns = "prompt", [Message(Role.user, fields.text(row, "prompt"))]
     else:
@@ -125,8 +132,6 @@ def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
 
 
 def _turns(turns: Any, column: str) -> list[Message]:
-    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "from" in turns[0]:
-        return fields.messages(turns, SHAREGPT_ROLES, column=column, role_key="from", text_key="value")
     return fields.messages(turns, ROLES, column=column, role_key="role", text_key="content")
 
 
