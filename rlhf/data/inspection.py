@@ -13,7 +13,16 @@ import numpy as np
 
 from rlhf.config import Config, LongPrompts, LossOn
 from rlhf.data.quality.report import duplicates_of, leakage
-from rlhf.data.records import DataSource, Demonstration, Prompt, Ranking, Split
+from rlhf.data.records import (
+    DataSource,
+    Demonstration,
+    NeedsSamplerError,
+    Prompt,
+    Ranking,
+    Split,
+    no_sampler,
+    prompt_of,
+)
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 
@@ -114,7 +123,7 @@ def _records(source: DataSource) -> dict[str, dict[Split, Sequence[Any]]]:
     """Kind -> split -> records, of the kinds that the source has."""
     asks: dict[str, Callable[[Split], Sequence[Any]]] = {
         "demonstrations": source.demonstrations,
-        "rankings": lambda split: source.rankings(split, _no_sampler),
+        "rankings": lambda split: source.rankings(split, no_sampler),
         "prompts": source.prompts,
         "texts": lambda split: source.texts(split) if source.has_texts else (),
     }
@@ -123,19 +132,11 @@ def _records(source: DataSource) -> dict[str, dict[Split, Sequence[Any]]]:
         for split in Split:
             try:
                 records = ask(split)
-            except (UserError, _UnwrittenError):
+            except (UserError, NeedsSamplerError):
                 continue
             if len(records):
                 found.setdefault(kind, {})[split] = records
     return found
-
-
-class _UnwrittenError(Exception):
-    """Rankings of completions that an SFT model has yet to write."""
-
-
-def _no_sampler(prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
-    raise _UnwrittenError
 
 
 def _spread(records: Sequence[Any], most: int) -> list[Any]:
@@ -146,7 +147,7 @@ def _spread(records: Sequence[Any], most: int) -> list[Any]:
 
 
 def _measure(found: Inspection, config: Config, template: ChatTemplate, records: Sequence[Any]) -> None:
-    prompts = [len(template.prompt_ids(_prompt(record))) for record in records]
+    prompts = [len(template.prompt_ids(prompt_of(record))) for record in records]
     responses = [[len(template.response_ids(text)) for text in _responses(record)] for record in records]
     found.lengths = [Lengths("prompt", prompts)]
     if any(responses):
@@ -189,10 +190,6 @@ def packing(lengths: Sequence[int], config: Config) -> dict[str, float]:
     }
 
 
-def _prompt(record: Demonstration | Ranking | Prompt) -> Prompt:
-    return record if isinstance(record, Prompt) else record.prompt
-
-
 def _responses(record: Demonstration | Ranking | Prompt) -> Sequence[str]:
     if isinstance(record, Demonstration):
         return (record.response,)
@@ -201,7 +198,7 @@ def _responses(record: Demonstration | Ranking | Prompt) -> Sequence[str]:
 
 def _example(record: Demonstration | Ranking | Prompt, config: Config, template: ChatTemplate) -> Example:
     """The record as a model reads it, with what the loss counts marked."""
-    prompt = _prompt(record)
+    prompt = prompt_of(record)
     ids = template.prompt_ids(prompt)
     learned = [False] * len(ids)
     if config.sft.loss_on == LossOn.all:

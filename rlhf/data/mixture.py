@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 
 from rlhf.config import DataSourceName, MixtureConfig, Sampling
-from rlhf.data.records import DataSource, Demonstration, Prompt, Ranking, Sampler, Split
+from rlhf.data.records import DataSource, Demonstration, NeedsSamplerError, Prompt, Ranking, Sampler, Split, no_sampler
 from rlhf.data.store import StoredRecords, key_of, place_of
 from rlhf.errors import UserError
 
@@ -116,10 +116,6 @@ class _Pool:
         return np.resize(self.indices, count)
 
 
-class _NeedsSamplerError(Exception):
-    """A part ranks what the SFT model writes, and there is no model here."""
-
-
 class MixtureSource:
     """Records of named sources, mixed in the train split, one source after the other in the evaluation split.
 
@@ -184,10 +180,10 @@ class MixtureSource:
         realised: dict[str, dict[str, int] | None] = {}
         for kind in KINDS:
             try:
-                pools = self._pools(kind, Split.train, _no_sampler)
+                pools = self._pools(kind, Split.train, no_sampler)
             except UserError:
                 continue
-            except _NeedsSamplerError:
+            except NeedsSamplerError:
                 realised[kind] = None
                 continue
             counts = self._counts(pools)
@@ -195,7 +191,7 @@ class MixtureSource:
         return realised
 
     def _mixed(self, kind: str, split: Split, see: Callable[[str, T], T], sample: Sampler | None = None) -> Picked[T]:
-        pools = self._pools(kind, split, sample or _no_sampler)
+        pools = self._pools(kind, split, sample or no_sampler)
         if split == Split.train:
             taken = [pool.take(count) for pool, count in zip(pools, self._counts(pools), strict=True)]
         else:
@@ -244,10 +240,6 @@ class MixtureSource:
     def _cut(self, name: str, split: Split, count: int) -> np.ndarray:
         place = (self._seed, "part", name) if split == Split.train else ("evaluation", name)
         return _permutation(count, *place)[: self._config.max_rows_per_part]
-
-
-def _no_sampler(prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
-    raise _NeedsSamplerError
 
 
 def _permutation(count: int, *place: int | str) -> np.ndarray:

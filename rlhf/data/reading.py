@@ -16,13 +16,14 @@ from rlhf.data.files import Broken, Row, RowFiles, Table, shorten
 from rlhf.data.phrasings import Phrasings
 from rlhf.data.phrasings import load as load_phrasings
 from rlhf.data.readers import reader_of
-from rlhf.data.records import BadRowError, Demonstration, Document, Prompt, Ranking, Record, Split
+from rlhf.data.records import BadRowError, Demonstration, Document, Prompt, Ranking, Record, Split, prompt_of
 from rlhf.data.store import Encoded, Store, cache_folder, encode, made_once, place_of, write
 from rlhf.errors import UserError
 from rlhf.tracking import progress
 
 _RECORDS, _READ = "records.arrow", "read.json"
 _MEND = BadRowError("").remedy
+_DECIDING = ("codec", "files", "phrasings", "plain_yaml", "reading", "records", "store")  # modules, beside the readers
 
 
 @dataclass(frozen=True)
@@ -201,12 +202,12 @@ def _encoded(records: Iterable[Record]) -> list[Encoded]:
 
 def _finished(records: Sequence[Record], row: Row, source: str) -> Iterator[Record]:
     """With ids, splits that follow the files', and rankings in an order that tells nothing."""
-    prompts = list(dict.fromkeys(_messages(record) for record in records if not isinstance(record, Document)))
+    prompts = list(dict.fromkeys(prompt_of(r).messages for r in records if not isinstance(r, Document)))
     for record in records:
         if isinstance(record, Document):
             yield record
             continue
-        prompt = record if isinstance(record, Prompt) else record.prompt
+        prompt = prompt_of(record)
         number = f":{prompts.index(prompt.messages)}" if len(prompts) > 1 else ""
         split = prompt.split
         if split is None and row.evaluation is not None:
@@ -218,10 +219,6 @@ def _finished(records: Sequence[Record], row: Row, source: str) -> Iterator[Reco
             yield replace(record, prompt=prompt)
         else:
             yield _shuffled(replace(record, prompt=prompt))
-
-
-def _messages(record: Demonstration | Ranking | Prompt) -> Any:
-    return record.messages if isinstance(record, Prompt) else record.prompt.messages
 
 
 def _shuffled(ranking: Ranking) -> Ranking:
@@ -249,6 +246,3 @@ def _code() -> str:
     here = Path(__file__).parent
     files = [*sorted((here / "readers").glob("*.py")), *(here / f"{n}.py" for n in _DECIDING)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-_DECIDING = ("codec", "files", "phrasings", "reading", "records", "store")

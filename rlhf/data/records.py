@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 
 class Role(Enum):
@@ -75,8 +75,29 @@ class Document:
 
 Record = Demonstration | Ranking | Prompt | Document
 
+
+@overload
+def prompt_of(record: Demonstration | Ranking | Prompt) -> Prompt: ...
+@overload
+def prompt_of(record: Document) -> None: ...
+def prompt_of(record: Record) -> Prompt | None:
+    """A record's prompt, itself when it is one; None for a document."""
+    if isinstance(record, Document):
+        return None
+    return record if isinstance(record, Prompt) else record.prompt
+
+
 Sampler = Callable[[Sequence[Prompt], Sequence[int]], list[list[str]]]
 """Responses from the current SFT model: prompts and how many for each -> one list of texts a prompt."""
+
+
+class NeedsSamplerError(Exception):
+    """There are prompts alone, and what an SFT model writes is yet to be ranked."""
+
+
+def no_sampler(prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
+    """The `Sampler` of those who want the rankings that are there already. Raises NeedsSamplerError."""
+    raise NeedsSamplerError
 
 
 class DataSource(Protocol):

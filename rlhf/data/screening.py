@@ -14,8 +14,8 @@ from rlhf.config import DataConfig, QualityConfig
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.quality.screen import screen
 from rlhf.data.reading import Reading
-from rlhf.data.records import Document
-from rlhf.data.source import held_out, prompt_of
+from rlhf.data.records import prompt_of
+from rlhf.data.source import held_out
 from rlhf.data.store import cache_folder, made_once
 
 
@@ -44,7 +44,8 @@ def screened(reading: Reading, config: DataConfig, bad_rows: BadRows) -> np.ndar
 
 
 def _name(record: Any, index: int) -> str:
-    return f"text {index + 1}" if isinstance(record, Document) else f"the record of {prompt_of(record).id}"
+    prompt = prompt_of(record)
+    return f"text {index + 1}" if prompt is None else f"the record of {prompt.id}"
 
 
 def _code() -> str:

@@ -11,7 +11,7 @@ from rlhf.config import DataConfig
 from rlhf.data.codec import KINDS
 from rlhf.data.phrasings import load as load_phrasings
 from rlhf.data.reading import Reading
-from rlhf.data.records import Demonstration, Document, Prompt, Ranking, Record, Sampler, Split
+from rlhf.data.records import Demonstration, Document, Prompt, Ranking, Record, Sampler, Split, prompt_of
 from rlhf.errors import UserError
 
 HAVE = {
@@ -134,10 +134,6 @@ class FileSource:
                 "give more rows."
             )
         return reading.store.pick(self._once(indices, reading) if once else indices, view)
-
-
-def prompt_of(record: Demonstration | Ranking | Prompt) -> Prompt:
-    return record if isinstance(record, Prompt) else record.prompt
 
 
 def written_out(demonstration: Demonstration) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 
 from rlhf.data.codec import KINDS, from_values, to_values
-from rlhf.data.records import Demonstration, Document, Message, Prompt, Ranking, Record, Role, Split
+from rlhf.data.records import Document, Message, Record, Role, Split, prompt_of
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _fill(folder: Path, make: Callable[[Path], None]) -> None:
 
 def key_of(record: Record) -> str:
     """What two records of one prompt share: the conversation, or a document's text."""
-    return record.text if isinstance(record, Document) else _spelled(_messages(record))
+    return record.text if isinstance(record, Document) else _spelled(prompt_of(record).messages)
 
 
 def opening_of(record: Record) -> str:
@@ -86,13 +86,9 @@ def opening_of(record: Record) -> str:
     """
     if isinstance(record, Document):
         return record.text
-    messages = _messages(record)
+    messages = prompt_of(record).messages
     first = next((index for index, message in enumerate(messages) if message.role == Role.user), len(messages))
     return _spelled(messages[: first + 1])
-
-
-def _messages(record: Demonstration | Ranking | Prompt) -> tuple[Message, ...]:
-    return record.messages if isinstance(record, Prompt) else record.prompt.messages
 
 
 def _spelled(messages: Sequence[Message]) -> str:
@@ -118,7 +114,7 @@ class Encoded:
 
 def encode(record: Record) -> Encoded:
     """Raises UnicodeEncodeError for text that is none."""
-    prompt = None if isinstance(record, Document) else record if isinstance(record, Prompt) else record.prompt
+    prompt = prompt_of(record)
     return Encoded(
         KINDS.index(type(record)),
         _SPLITS.index(None if prompt is None else prompt.split),

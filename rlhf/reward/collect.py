@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf import distributed, models
-from rlhf.data.records import Prompt, Ranking, Split
+from rlhf.data.records import NeedsSamplerError, Prompt, Ranking, Split, no_sampler
 from rlhf.data.store import picked
 from rlhf.data.templates import ChatTemplate
 from rlhf.engine import pick_device
@@ -27,17 +27,9 @@ def collect_rankings(context: StageContext, template: ChatTemplate) -> Mapping[S
     A source that ranks what the SFT model writes gets its completions here; the model is loaded only then, and what
     was ranked is kept in rankings.jsonl. Rankings that lie in files stay there.
     """
-    with contextlib.suppress(_WantsCompletionsError):
-        return {split: context.data.rankings(split, _no_sampler) for split in Split}
+    with contextlib.suppress(NeedsSamplerError):
+        return {split: context.data.rankings(split, no_sampler) for split in Split}
     return distributed.from_main(lambda: _collect(context, template))
-
-
-class _WantsCompletionsError(Exception):
-    """The source has prompts alone, and ranks what the SFT model writes."""
-
-
-def _no_sampler(prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
-    raise _WantsCompletionsError
 
 
 def _collect(context: StageContext, template: ChatTemplate) -> Mapping[Split, Sequence[Ranking]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from rlhf.data.quality.texts import prompt_of
-from rlhf.data.records import Record
+from rlhf.data.records import Record, prompt_of
 
 
 class Found(NamedTuple):

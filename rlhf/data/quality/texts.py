@@ -7,19 +7,7 @@ from typing import assert_never
 
 import xxhash
 
-from rlhf.data.records import Demonstration, Document, Message, Prompt, Ranking, Record, Role
-
-
-def prompt_of(record: Record) -> Prompt | None:
-    """None for a document."""
-    match record:
-        case Prompt():
-            return record
-        case Demonstration() | Ranking():
-            return record.prompt
-        case Document():
-            return None
-    assert_never(record)
+from rlhf.data.records import Demonstration, Document, Message, Prompt, Ranking, Record, Role, prompt_of
 
 
 def turns(record: Record) -> tuple[Message, ...]:

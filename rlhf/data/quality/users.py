@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rlhf.data.quality.survivors import Found, Survivors
-from rlhf.data.quality.texts import conversation_key, fingerprint, prompt_of
+from rlhf.data.quality.texts import conversation_key, fingerprint
+from rlhf.data.records import prompt_of
 
 
 def users(records: Survivors, most: int) -> Iterator[Found]:
