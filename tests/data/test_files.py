@@ -164,11 +164,12 @@ def test_max_rows_reads_no_further(tmp_path: Path) -> None:
     ("name", "data", "problem"),
     [
         ("r.jsonl.gz", b"plain text", r"cannot be read"),
-        ("r.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:-20], r"cannot be read"),
+        ("r.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:-20], r"cannot be read"),
         ("r.csv", b"a,b\n\xff,1\n", r"cannot be read .*UTF-8"),
         ("r.json", b'[{"a": "\xff"}]', r"cannot be read .*UTF-8"),
         ("r.xlsx", b"PK", r"has an unknown format; data\.path takes \.jsonl, \.json, \.csv, \.tsv, \.parquet"),
     ],
+    ids=["no gzip", "half a gzip", "table not UTF-8", "list not UTF-8", "unknown suffix"],
 )
 def test_unreadable_files_are_refused_by_name(tmp_path: Path, name: str, data: bytes, problem: str) -> None:
     (tmp_path / name).write_bytes(data)
