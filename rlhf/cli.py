@@ -178,27 +178,28 @@ def task(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from rlhf.compose import job_name, swept_keys, to_config
+    from rlhf.compose import to_config
 
     settings = HydraConfig.get()
     config = to_config(composed)
     if settings.mode != RunMode.MULTIRUN:
-        status, _ = run_job(config, None, ())
+        status, _ = run_job(config, ())
         if status:
             raise SystemExit(status)
         return
 
     from rlhf import sweep
+    from rlhf.jobs import job_name, swept_settings
 
     fixed = set(settings.job.config.override_dirname.exclude_keys)
-    swept = [word for word in settings.overrides.task if word.partition("=")[0] not in fixed]
+    swept = swept_settings([word for word in settings.overrides.task if word.partition("=")[0] not in fixed])
     name = job_name(swept)
     print(f"\n== {name or config.stage.value} ==", flush=True)
-    status, message = run_job(config, name, swept_keys(swept))
+    status, message = run_job(config, swept)
     sweep.record(config, name, status, message)
 
 
-def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
+def run_job(config: Config, swept: tuple[str, ...]) -> tuple[int, str]:
     """Runs the pipeline; returns the exit status and, on a failure, one line that says what happened."""
     quiet_libraries(config)
     from rlhf import launcher, pipeline, plan
@@ -210,8 +211,8 @@ def run_job(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[in
     if config.stage == StageName.compare and config.compare.of_published:
         return run_guarded(lambda: _compare_published(config))
     if launcher.needed(config):
-        return launcher.run(config, job, swept)
-    return run_guarded(lambda: pipeline.run(config, job, swept))
+        return launcher.run(config, swept)
+    return run_guarded(lambda: pipeline.run(config, swept))
 
 
 def _show_data(config: Config) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import Config
 from rlhf.config_keys import all_keys, all_nodes, did_you_mean, mappings
 from rlhf.errors import UserError
+from rlhf.jobs import job_name, swept_settings
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -30,7 +30,7 @@ class Job:
     """One run of the pipeline: the only one, or one of a sweep."""
 
     name: str | None  # the swept overrides, "ppo.kl.coef=0.02,seed=1"; None when nothing is swept
-    swept_keys: tuple[str, ...]
+    swept: tuple[str, ...]  # the same as settings, without the choice of a stage
     config: Config
 
 
@@ -147,9 +147,11 @@ def expand(arguments: argparse.Namespace) -> list[Job]:
         swept += [o for o in overrides if o.is_sweep_override()]
         choices = itertools.product(*([f"{o.get_key_element()}={v}" for v in _values(o)] for o in swept))
         if any(o.key_or_group in groups(extra) or o.package or o.is_add() for o in swept):
-            return [Job(job_name(c), swept_keys(c), _config([*fixed, *c], extra)) for c in choices]
+            return [Job(job_name(c), swept_settings(c), _config([*fixed, *c], extra)) for c in choices]
         base = _compose(fixed, extra)  # composing takes 50 ms, setting a value none
-        return [Job(job_name(c), swept_keys(c), _with_values(base, parser.parse_overrides(list(c)))) for c in choices]
+        return [
+            Job(job_name(c), swept_settings(c), _with_values(base, parser.parse_overrides(list(c)))) for c in choices
+        ]
 
 
 def fixed_keys(arguments: argparse.Namespace) -> list[str]:
@@ -158,29 +160,6 @@ def fixed_keys(arguments: argparse.Namespace) -> list[str]:
 
     overrides = OverridesParser.create().parse_overrides(list(arguments.overrides))
     return [o.get_key_element() for o in overrides if not o.is_sweep_override()]
-
-
-def job_name(swept: Sequence[str]) -> str | None:
-    """A folder's name for one choice of swept overrides; None when they choose nothing but stages.
-
-    >>> job_name(["ppo.kl.coef=0.02", "seed=1", "stage=ppo"])
-    'ppo.kl.coef=0.02,seed=1'
-    """
-    words = [word.lstrip("+").replace("'", "").replace('"', "") for word in swept if not _is_stage(word)]
-    if not words:
-        return None
-    name = re.sub(r"[\s/\\]+", "_", ",".join(words))
-    if len(name.encode()) <= 150:
-        return name
-    return f"{name[:120]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-def swept_keys(swept: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word.partition("=")[0].lstrip("+~") for word in swept if not _is_stage(word))
-
-
-def _is_stage(word: str) -> bool:
-    return word.partition("=")[0] == "stage"
 
 
 def _values(override: Override) -> list[str]:

@@ -30,7 +30,7 @@ def needed(config: Config) -> bool:
     return config.launch.gpus_per_node > 1 and "WORLD_SIZE" not in os.environ
 
 
-def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, str]:
+def run(config: Config, swept: tuple[str, ...]) -> tuple[int, str]:
     """The job on launch.gpus_per_node processes; exit status and message of the first that failed, else of rank 0.
 
     When one ends badly the others are stopped. Raises UserError where there are fewer GPUs than processes, and
@@ -66,7 +66,7 @@ def run(config: Config, job: str | None, swept: tuple[str, ...]) -> tuple[int, s
     with tempfile.TemporaryDirectory(prefix="rlhf-ranks-") as folder:
         try:
             with _passing_on_signals():
-                elastic_launch(settings, _rank)(config, job, swept, folder)
+                elastic_launch(settings, _rank)(config, swept, folder)
         except SignalException as error:  # the ranks have been stopped
             raise KeyboardInterrupt from error
         except ChildFailedError as error:
@@ -115,13 +115,13 @@ class Failure:
     when: float  # seconds since the epoch
 
 
-def _rank(config: Config, job: str | None, swept: tuple[str, ...], folder: str) -> None:
+def _rank(config: Config, swept: tuple[str, ...], folder: str) -> None:
     """What each process does. One that fails must not return: the others would wait for it in their next reduction."""
     from rlhf.cli import run_job
 
     terminate_as_interrupt()
     try:
-        status, message = run_job(config, job, swept)
+        status, message = run_job(config, swept)
     except KeyboardInterrupt as error:
         status, message = INTERRUPTED, str(error)
     if status:

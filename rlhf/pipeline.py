@@ -45,6 +45,7 @@ from rlhf.config import CHAIN, Config, DataConfig, Device, Float32Matmul, JudgeN
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.jobs import job_name, reaching
 from rlhf.ppo.engines.requirements import require_installed
 from rlhf.ppo.reward_fn import load_reward_fn
 from rlhf.surroundings import code_version, hardware, package_versions
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rlhf")
 
-_ORDER = (StageName.pretrain, *CHAIN)
 _SAMPLING = ("rollout.temperature", "rollout.max_new_tokens", "rollout.batch_size")  # without PPO's rollout.engine
 # What decides a stage's result, beside its parents and data. Everything else may change between two starts.
 _INPUTS = {
@@ -128,16 +128,15 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stage lies: in the run, or in one job of a sweep when something the job sweeps reaches it."""
+    """Where a stage lies: in the run, or in the sweep when something that is swept reaches it."""
 
     run: Path
-    job: str | None
-    swept_keys: tuple[str, ...]
+    swept: tuple[str, ...] = ()  # settings that differ between the jobs of a sweep; none: a run by itself
 
     def folder(self, stage: StageName) -> StageFolder:
-        if self.job is not None and touches(self.swept_keys, stage):
-            return StageFolder(self.run / "sweep" / self.job / stage.value)
-        return StageFolder(self.run / stage.value)
+        """Named by what of the sweep reaches the stage: jobs that differ elsewhere share it."""
+        job = job_name(reaching(self.swept, stage))
+        return StageFolder(self.run / stage.value if job is None else self.run / "sweep" / job / stage.value)
 
     def candidates(self, stage: StageName, config: Config) -> list[StageFolder]:
         """Where to look for a finished stage, nearest first."""
@@ -147,34 +146,23 @@ class Place:
         return folders
 
 
-def touches(swept_keys: Sequence[str], stage: StageName) -> bool:
-    """True if sweeping these keys changes what the stage is given, so that siblings cannot share it.
-
-    A stage's own keys reach it and all later stages, judge.* the comparison alone, run.*, tracker.* and launch.*
-    nothing; any other key (seed, model, data, rollout, ...) reaches every stage.
-    """
-    if stage == StageName.self_instruct:  # apart from the chain
-        return any(key.startswith(("self_instruct.", "model.", "seed")) for key in swept_keys)
-    first = {"judge": StageName.compare, **{s.value: s for s in _ORDER}}
-    for key in swept_keys:
-        node = key.partition(".")[0]
-        if node in ("run", "tracker", "launch", "stage"):
-            continue
-        if node not in first or _ORDER.index(first[node]) <= _ORDER.index(stage):
-            return True
-    return False
-
-
-def run(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = ()) -> None:
+def run(config: Config, swept: tuple[str, ...] = ()) -> None:
     """Runs `config.stage`, or the whole chain. Raises UserError for a mistake; other errors carry where the log is."""
-    stages = CHAIN if config.stage == StageName.all else (config.stage,)
+    stages = stages_of(config, swept)
     _check_needs(config, stages)
     distributed.join(config.launch.device, alone=config.zero.stage > 0)
-    place = Place(run_folder(config), job, swept_keys)
+    place = Place(run_folder(config), swept)
     for stage in stages:
         run_stage(config, stage, place)
-    if len(stages) > 1 and job is None and is_main_process():
+    if len(stages) > 1 and not swept and is_main_process():
         _say_where(place)
+
+
+def stages_of(config: Config, swept: Sequence[str] = ()) -> tuple[StageName, ...]:
+    """What `config.stage` stands for, in order. Jobs that train policies leave comparing them to the sweep."""
+    if config.stage != StageName.all:
+        return (config.stage,)
+    return tuple(stage for stage in CHAIN if stage != StageName.compare or not reaching(swept, StageName.ppo))
 
 
 def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
@@ -193,10 +181,10 @@ def run_folder(config: Config) -> Path:
     return Path(config.run.root) / config.run.name
 
 
-def check(config: Config, job: str | None = None, swept_keys: tuple[str, ...] = (), *, parents: bool = True) -> None:
+def check(config: Config, swept: tuple[str, ...] = (), *, parents: bool = True) -> None:
     """Refuses what can be before anything loads: folders of another config and, unless told not to, missing parents."""
-    place = Place(run_folder(config), job, swept_keys)
-    stages = CHAIN if config.stage == StageName.all else (config.stage,)
+    place = Place(run_folder(config), swept)
+    stages = stages_of(config, swept)
     _check_needs(config, stages)
     if parents:
         find_parents(config, stages[0], place)
@@ -215,7 +203,7 @@ def run_stage(config: Config, stage: StageName, place: Place) -> None:
     """One stage in its folder: skipped, resumed, refused or run."""
     folder = place.folder(stage)
     parents = find_parents(config, stage, place)
-    run_in_folder(config, stage, folder, parents, wait=place.job is not None)
+    run_in_folder(config, stage, folder, parents, wait=bool(place.swept))
 
 
 def run_in_folder(
@@ -225,7 +213,8 @@ def run_in_folder(
 
     wait: for a process that works on it now; else that is a UserError.
     """
-    config = dataclasses.replace(config, stage=stage)
+    own_seed = config.ppo.seed if stage == StageName.ppo else None
+    config = dataclasses.replace(config, stage=stage, seed=config.seed if own_seed is None else own_seed)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with _locked(folder, wait=wait), _logging_to(folder):

@@ -17,6 +17,7 @@ from rlhf.compose import Job
 from rlhf.config import Config, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.jobs import reaching
 
 # Columns of the table: what is shown, and the names it may have in a stage's metrics, best first.
 _COLUMNS = {
@@ -43,7 +44,7 @@ def check(jobs: Sequence[Job]) -> None:
         raise UserError("stage=plan runs no jobs; ask it of one setting at a time, without commas and -m.")
     one_stage = len({job.config.stage for job in jobs}) == 1  # else a job may make what a later one starts from
     for job in jobs:
-        pipeline.check(job.config, job.name, job.swept_keys, parents=one_stage)
+        pipeline.check(job.config, job.swept, parents=one_stage)
 
 
 def start(jobs: Sequence[Job]) -> float:
@@ -103,7 +104,7 @@ def _label(job: Job) -> str:
 
 
 def _folder(job: Job, stage: StageName) -> StageFolder:
-    return pipeline.Place(pipeline.run_folder(job.config), job.name, job.swept_keys).folder(stage)
+    return pipeline.Place(pipeline.run_folder(job.config), job.swept).folder(stage)
 
 
 def _print_table(jobs: Sequence[Job]) -> None:
@@ -136,14 +137,14 @@ def _compare(jobs: Sequence[Job]) -> int:
 
     first = jobs[0]
     config = dataclasses.replace(first.config, stage=StageName.compare)
-    place = pipeline.Place(pipeline.run_folder(config), first.name, first.swept_keys)
+    place = pipeline.Place(pipeline.run_folder(config), first.swept)
 
     def run() -> None:
         parents = pipeline.find_parents(config, StageName.compare, place)
         parents.pop("ppo", None)
         for job in jobs:
             parents[f"candidates/ppo[{job.name}]"] = _folder(job, StageName.ppo).model_dir
-            if pipeline.touches(job.swept_keys, StageName.sft) and _folder(job, StageName.sft).complete:
+            if reaching(job.swept, StageName.sft) and _folder(job, StageName.sft).complete:
                 parents[f"candidates/sft[{job.name}]"] = _folder(job, StageName.sft).model_dir
         folder = StageFolder(pipeline.run_folder(config) / "compare-sweep")
         pipeline.run_in_folder(config, StageName.compare, folder, parents)

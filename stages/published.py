@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.artifacts import StageFolder, write_json_atomic
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.evaluation import published
+from rlhf.evaluation.published import samples, verdicts
 from rlhf.pipeline import run_folder
 
 
@@ -22,7 +22,7 @@ def run(config: Config) -> None:
     if folder.manifest is not None:
         raise UserError(f"{folder.path} holds a comparison of models; choose another run with run.name=NAME.")
     if settings.verdicts is not None:
-        report = published.win_rate(settings.verdicts)
+        report = verdicts.win_rate(settings.verdicts)
         shown = (
             f"win rate of the model under test: {report['win_rate']:.2f} %, standard error "
             f"{report['standard_error']:.2f}, over {report['n']:,} verdicts, {report['draws']} of them draws; "
@@ -31,7 +31,7 @@ def run(config: Config) -> None:
     else:
         assert settings.samples is not None
         assert settings.metric is not None, "the config requires both"
-        cells = published.cells(
+        cells = samples.cells(
             settings.samples, settings.metric, bootstrap_samples=settings.bootstrap_samples, seed=config.seed
         )
         report = {"metric": settings.metric.value, "cells": cells}

@@ -13,6 +13,7 @@ from rlhf import compose
 from rlhf.config import Config, StageName
 from rlhf.config_keys import all_keys, flatten, show
 from rlhf.errors import UserError
+from rlhf.jobs import job_name
 
 
 def jobs(*words: str, multirun: bool = False) -> list[compose.Job]:
@@ -253,7 +254,7 @@ def test_sweep_is_every_combination_named_by_what_differs() -> None:
     assert [job.name for job in found] == [
         f"ppo.kl.coef={coef},seed={seed}" for coef, seed in itertools.product(("0", "0.1"), (1, 2))
     ]
-    assert {job.swept_keys for job in found} == {("ppo.kl.coef", "seed")}
+    assert [job.swept for job in found][:2] == [("ppo.kl.coef=0", "seed=1"), ("ppo.kl.coef=0", "seed=2")]
     assert [(job.config.ppo.kl.coef, job.config.seed) for job in found] == [(0, 1), (0, 2), (0.1, 1), (0.1, 2)]
     assert all(job.config.ppo.epochs == 1 and job.config.stage == StageName.ppo for job in found)
 
@@ -263,15 +264,16 @@ def test_sweep_over_groups_and_from_a_file() -> None:
         "builtin:sandbox-s",
         "builtin:sandbox-l",
     ]
-    kl = jobs("+sweep=kl", "stage=ppo")
-    assert [job.config.ppo.kl.coef for job in kl] == [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    kl = jobs("+sweep=kl", "stage=ppo", "ppo.seed=7")
+    assert [job.config.ppo.kl.coef for job in kl] == [0, 0.02, 0.05, 0.1, 0.2, 0.5]
+    assert {job.config.ppo.seed for job in kl} == {7}
 
 
 def test_job_names_are_folder_names() -> None:
-    assert compose.job_name(["stage=ppo"]) is None
-    assert compose.job_name(["+recipe=tldr", "zero='3'"]) == "recipe=tldr,zero=3"
-    assert "/" not in (compose.job_name(["model.path=/some/folder"]) or "")
-    long = [compose.job_name([f"data.path={'x' * 300}{i}"]) or "" for i in range(2)]
+    assert job_name(["stage=ppo"]) is None
+    assert job_name(["+recipe=tldr", "zero='3'"]) == "recipe=tldr,zero=3"
+    assert "/" not in (job_name(["model.path=/some/folder"]) or "")
+    long = [job_name([f"data.path={'x' * 300}{i}"]) or "" for i in range(2)]
     assert len(long[0].encode()) <= 150
     assert long[0] != long[1]
 

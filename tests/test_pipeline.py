@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import fcntl
 import importlib.util
+import itertools
 import json
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import pipeline, sweep
+from rlhf import jobs, pipeline, sweep
 from rlhf.compose import Job
 from rlhf.config import (
     CHAIN,
@@ -341,14 +342,14 @@ def test_list_of_bad_rows_belongs_to_the_run_that_read_them(world: World) -> Non
     ],
 )
 def test_swept_keys_reach_their_stage_and_later_ones(keys: tuple[str, ...], touched: set[str]) -> None:
-    assert {s.value for s in (StageName.pretrain, *CHAIN) if pipeline.touches(keys, s)} == touched
+    assert {s.value for s in (StageName.pretrain, *CHAIN) if jobs.reaching([f"{key}=1" for key in keys], s)} == touched
 
 
 def sweep_jobs(world: World, stage: str = "ppo") -> list[Job]:
     return [
         Job(
             f"ppo.kl.coef={coef}",
-            ("ppo.kl.coef",),
+            (f"ppo.kl.coef={coef}",),
             world.config(stage, ppo={"kl": dataclasses.replace(Config().ppo.kl, coef=coef)}),
         )
         for coef in (0.0, 0.5)
@@ -357,24 +358,46 @@ def sweep_jobs(world: World, stage: str = "ppo") -> list[Job]:
 
 def test_siblings_share_what_the_sweep_does_not_reach(world: World) -> None:
     for job in sweep_jobs(world, "all"):
-        pipeline.run(job.config, job.name, job.swept_keys)
+        pipeline.run(job.config, job.swept)
     assert world.ran() == [
         "demo/sft",
         "demo/reward",
         "demo/sweep/ppo.kl.coef=0.0/ppo",
-        "demo/sweep/ppo.kl.coef=0.0/compare",
         "demo/sweep/ppo.kl.coef=0.5/ppo",
-        "demo/sweep/ppo.kl.coef=0.5/compare",
     ]
+
+
+def test_siblings_share_a_stage_that_only_some_of_the_swept_keys_reach(world: World) -> None:
+    for coef, seed in itertools.product((0.0, 0.5), (1, 2)):
+        kl = dataclasses.replace(Config().ppo.kl, coef=coef)
+        pipeline.run(world.config("all", seed=seed, ppo={"kl": kl}), (f"ppo.kl.coef={coef}", f"seed={seed}"))
+    contexts = list(world.calls)
+    ran = world.ran()
+    assert [name for name in ran if name.endswith(("sft", "reward"))] == [
+        *("demo/sweep/seed=1/sft", "demo/sweep/seed=1/reward", "demo/sweep/seed=2/sft", "demo/sweep/seed=2/reward")
+    ]
+    assert [name for name in ran if name.endswith("ppo")] == [
+        f"demo/sweep/ppo.kl.coef={coef},seed={seed}/ppo" for coef in (0.0, 0.5) for seed in (1, 2)
+    ]
+    last_policy = next(context for context in reversed(contexts) if context.folder.path.name == "ppo")
+    assert last_policy.parents["policy"] == world.folder("demo/sweep/seed=2/sft").model_dir
+
+
+def test_seed_of_ppo_alone_leaves_its_parents_to_be_shared(world: World) -> None:
+    for seed in (1, 2):
+        pipeline.run(world.config("all", seed=7, ppo={"seed": seed}), (f"ppo.seed={seed}",))
+    seeds = {(call.folder.path.name, call.config.seed) for call in world.calls}
+    assert world.ran() == [*("demo/sft", "demo/reward", "demo/sweep/ppo.seed=1/ppo", "demo/sweep/ppo.seed=2/ppo")]
+    assert seeds == {("sft", 7), ("reward", 7), ("ppo", 1), ("ppo", 2)}
 
 
 def test_job_starts_from_the_runs_models_when_it_has_none_of_its_own(world: World) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
-    pipeline.run(world.config("ppo", seed=1), "seed=1", ("seed",))
+    pipeline.run(world.config("ppo", seed=1), ("seed=1",))
     assert world.calls[-1].parents["policy"] == world.folder("demo/sft").model_dir
-    pipeline.run(world.config("sft", seed=2), "seed=2", ("seed",))
-    pipeline.run(world.config("ppo", seed=2), "seed=2", ("seed",))
+    pipeline.run(world.config("sft", seed=2), ("seed=2",))
+    pipeline.run(world.config("ppo", seed=2), ("seed=2",))
     assert world.calls[-1].parents["policy"] == world.folder("demo/sweep/seed=2/sft").model_dir
     assert world.calls[-1].parents["reward_model"] == world.folder("demo/reward").model_dir
 
@@ -382,14 +405,14 @@ def test_job_starts_from_the_runs_models_when_it_has_none_of_its_own(world: Worl
 def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
-    jobs = sweep_jobs(world)
-    started = sweep.start(jobs)
-    sweep.check(jobs)
-    for job in jobs:
-        pipeline.run(job.config, job.name, job.swept_keys)
+    swept_jobs = sweep_jobs(world)
+    started = sweep.start(swept_jobs)
+    sweep.check(swept_jobs)
+    for job in swept_jobs:
+        pipeline.run(job.config, job.swept)
         sweep.record(job.config, job.name, 0, "")
     world.ran()
-    assert sweep.finish(jobs, started) == 0
+    assert sweep.finish(swept_jobs, started) == 0
     (context,) = world.calls
     assert context.folder.path == world.folder("demo/compare-sweep").path
     assert set(context.parents) == {
@@ -403,21 +426,21 @@ def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.C
 def test_failed_job_is_listed_and_the_rest_compared(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
-    jobs = sweep_jobs(world)
-    started = sweep.start(jobs)
-    pipeline.run(jobs[0].config, jobs[0].name, jobs[0].swept_keys)
-    sweep.record(jobs[0].config, jobs[0].name, 0, "")
-    sweep.record(jobs[1].config, jobs[1].name, 1, "RuntimeError: boom")
-    assert sweep.finish(jobs, started) == 1
+    swept_jobs = sweep_jobs(world)
+    started = sweep.start(swept_jobs)
+    pipeline.run(swept_jobs[0].config, swept_jobs[0].swept)
+    sweep.record(swept_jobs[0].config, swept_jobs[0].name, 0, "")
+    sweep.record(swept_jobs[1].config, swept_jobs[1].name, 1, "RuntimeError: boom")
+    assert sweep.finish(swept_jobs, started) == 1
     assert "1 of 2 jobs failed:\n  ppo.kl.coef=0.5: RuntimeError: boom" in capsys.readouterr().out
     assert "candidates/ppo[ppo.kl.coef=0.0]" in world.calls[-1].parents
     assert "candidates/ppo[ppo.kl.coef=0.5]" not in world.calls[-1].parents
 
 
 def test_job_that_never_reported_counts_as_failed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = sweep_jobs(world)
-    sweep.record(jobs[0].config, jobs[0].name, 0, "")  # of an earlier sweep
-    assert sweep.finish(jobs, sweep.start(jobs)) == 1
+    swept_jobs = sweep_jobs(world)
+    sweep.record(swept_jobs[0].config, swept_jobs[0].name, 0, "")  # of an earlier sweep
+    assert sweep.finish(swept_jobs, sweep.start(swept_jobs)) == 1
     assert "2 of 2 jobs failed" in capsys.readouterr().out
 
 
@@ -448,7 +471,7 @@ def test_a_second_process_in_a_run_folder_is_refused(world: World) -> None:
 def test_jobs_of_a_sweep_wait_for_the_one_that_trains_what_they_share(world: World) -> None:
     (job, _) = sweep_jobs(world, stage="all")
     with another_at_work(world) as lock:
-        other = threading.Thread(target=pipeline.run, args=(job.config, job.name, job.swept_keys))
+        other = threading.Thread(target=pipeline.run, args=(job.config, job.swept))
         other.start()
         other.join(0.5)
         assert other.is_alive()

@@ -35,7 +35,10 @@ from rlhf.config.choices import (
     TextMetric,
     ValueHead,
 )
+from rlhf.config.compare import CompareConfig
 from rlhf.config.data import DataConfig, MixtureConfig, QualityConfig, SandboxConfig
+from rlhf.config.judge import JudgeConfig
+from rlhf.config.label import LabelConfig
 from rlhf.config.model import ArchitectureConfig, FreezeConfig, LoraConfig, ModelConfig
 from rlhf.config.ppo import KLConfig, LimitsConfig, PPOConfig, PtxConfig, RolloutConfig, VLLMConfig
 from rlhf.config.self_instruct import SelfInstructConfig, SelfInstructServerConfig
@@ -59,6 +62,7 @@ __all__ = [
     "KLEstimator",
     "KLPlacement",
     "Keep",
+    "LabelConfig",
     "LaunchConfig",
     "LimitsConfig",
     "LongPrompts",
@@ -124,54 +128,6 @@ class LaunchConfig:
 
 
 @dataclass
-class JudgeConfig:
-    names: list[JudgeName] = field(default_factory=list)  # empty: the reward model, and gold where the data has it
-    reward_model: str | None = None  # what the reward_model judge scores with; None: this run's reward model
-    tie_margin: float = 0.0  # scores closer than this are a tie, in the judge's own unit
-
-    def __post_init__(self) -> None:
-        require(self.tie_margin >= 0, f"judge.tie_margin is {self.tie_margin}; use 0 or more.")
-
-
-@dataclass
-class CompareConfig:
-    candidates: dict[str, str] = field(default_factory=dict)  # further models by name: PATH_OR_HUB_ID
-    baseline: str = "sft"  # whose responses the others are judged against
-    prompts: int = 400
-    temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
-    bootstrap_samples: int = 2000
-    side_by_side: int = 24  # prompts shown in the report with every candidate's response
-    samples: str | None = None  # a table of published outputs beside references, scored by metric; no model is loaded
-    metric: TextMetric | None = None  # of samples
-    verdicts: str | None = None  # a file of published verdicts, as AlpacaEval's annotations; no model is loaded
-
-    def __post_init__(self) -> None:
-        require_positive(
-            "compare",
-            prompts=self.prompts,
-            bootstrap_samples=self.bootstrap_samples,
-            side_by_side=self.side_by_side,
-        )
-        require(
-            self.temperature is None or self.temperature > 0,
-            f"compare.temperature is {self.temperature}; use more than 0 (0.01 is close to greedy), or null.",
-        )
-        require(
-            (self.samples is None) == (self.metric is None),
-            "compare.samples=FILE and compare.metric=bleu|rouge belong together; set both or neither.",
-        )
-        require(
-            self.samples is None or self.verdicts is None,
-            "compare.samples and compare.verdicts are two reports; leave one out.",
-        )
-
-    @property
-    def of_published(self) -> bool:
-        """Whether what others published is read, and no candidate answers."""
-        return self.samples is not None or self.verdicts is not None
-
-
-@dataclass
 class ZeroConfig:
     stage: int = 0  # ZeRO stage: 0 trains without DeepSpeed; 1, 2, 3 shard optimizer state, gradients, parameters
     offload: bool = False  # optimizer state (and at 3 parameters) in CPU memory
@@ -218,6 +174,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
     self_instruct: SelfInstructConfig = field(default_factory=SelfInstructConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

@@ -12,6 +12,8 @@ class StageName(Enum):
     reward = "reward"
     ppo = "ppo"
     compare = "compare"
+    report = "report"  # gathers what a run's sweeps trained: frontiers, ablations, tables
+    label = "label"  # opens a page on which people judge responses
     data = "data"  # shows what is in the data, as a model would learn from it; trains nothing
     self_instruct = "self_instruct"  # grows a data set of instructions from seed tasks, with a model
     plan = "plan"  # prints what the chain would take of a GPU's memory, and runs nothing

@@ -64,6 +64,9 @@ class PPOConfig:
         default_factory=dict
     )  # of reward_model (this run's then), reward_fn and the names in reward_models; 1 where not given, 0 only logs
     value_model: str | None = None  # what it starts from; None: the first reward model, the policy where there is none
+    seed: int | None = (
+        None  # of this stage alone, whose siblings in a sweep then share SFT and reward model; None: seed
+    )
     episodes: int = 6400  # responses in all, rounded up to whole batches
     batch_size: int = 128  # responses an iteration
     num_minibatches: int = 2  # optimizer steps an inner epoch

@@ -1,36 +1,24 @@
-"""Numbers that others published, from the outputs and verdicts that they published: a check of our ruler.
+"""Text metrics of published outputs, by group.
 
 Samples: a table with the columns `context`, `ref_text`, `sample` and whichever of `model_type` and `prompt_type` there
 are, as InstructGPT's automatic-eval-samples. All of it is text as it stands, "None" and "NA" among it.
-Verdicts: a list of comparisons with a `preference` each, as AlpacaEval's annotations: 1 where `output_1` is better, 2
-where `output_2`, the model under test, is, 0 or 1.5 for a draw, in between where a judge weighs, null for no verdict.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rlhf.config import DataConfig, DataSourceName, TextMetric
-from rlhf.data.files import Broken, Row, RowFiles, Table, shorten
+from rlhf.config import TextMetric
 from rlhf.errors import UserError
+from rlhf.evaluation.published.rows import rows_of
 from rlhf.evaluation.winrate import Bootstrap
 
 GROUPS = ("model_type", "prompt_type")
 _COLUMNS = ("context", "ref_text", "sample")
 _ROUGE = ("rouge1", "rouge2", "rougeL")
-
-
-def _rows(path: str, key: str) -> Iterator[Row]:
-    """The file's rows. Raises UserError for one that is no object: a number would be wrong without it."""
-    for row in RowFiles(path, key, DataConfig(source=DataSourceName.jsonl, path=path), Table()):
-        if not isinstance(row.values, Mapping):
-            problem = row.values.problem if isinstance(row.values, Broken) else f"it is {shorten(row.values)}"
-            raise UserError(f"{row.where}: {problem}; set {key} to a whole file.")
-        yield row
 
 
 def cells(path: str, metric: TextMetric, *, bootstrap_samples: int, seed: int) -> list[dict[str, Any]]:
@@ -40,7 +28,7 @@ def cells(path: str, metric: TextMetric, *, bootstrap_samples: int, seed: int) -
     """
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     names: tuple[str, ...] | None = None
-    for row in _rows(path, "compare.samples"):
+    for row in rows_of(path, "compare.samples"):
         missing = [name for name in _COLUMNS if not isinstance(row.values.get(name), str)]
         if missing:
             raise UserError(
@@ -89,45 +77,3 @@ def _rouge(pairs: Sequence[tuple[str, str]], *, bootstrap_samples: int, seed: in
         estimate = bootstrap.estimate([100 * one[name].fmeasure for one in scored])
         found |= {name: estimate.mean, f"{name}_ci": estimate.ci}
     return found
-
-
-def win_rate(path: str) -> dict[str, Any]:
-    """`win_rate` of the model under test and its `standard_error`, both in percent, over `n` verdicts.
-
-    A draw is half a win; what has no verdict is counted in `without_verdict` and nowhere else. The standard error is
-    the sample standard deviation over the square root of n, as AlpacaEval's. Raises UserError for no verdict at all,
-    or for a preference that is none.
-    """
-    wins: list[float] = []
-    without = 0
-    for row in _rows(path, "compare.verdicts"):
-        if "preference" not in row.values:
-            raise UserError(f"{row.where}: it has no `preference`; compare.verdicts takes AlpacaEval's annotations.")
-        won = _won(row.values["preference"], row.where)
-        if won is None:
-            without += 1
-        else:
-            wins.append(won)
-    if not wins:
-        raise UserError(f"{path} holds no verdict; set compare.verdicts to a file with some.")
-    error = float(np.std(wins, ddof=1)) / math.sqrt(len(wins)) if len(wins) > 1 else math.nan
-    return {
-        "win_rate": 100 * float(np.mean(wins)),
-        "standard_error": 100 * error,
-        "n": len(wins),
-        "draws": sum(won == 0.5 for won in wins),
-        "without_verdict": without,
-    }
-
-
-def _won(preference: Any, where: str) -> float | None:
-    if preference is None or (isinstance(preference, float) and math.isnan(preference)):
-        return None
-    if isinstance(preference, int | float) and not isinstance(preference, bool):
-        if preference == 0:
-            return 0.5
-        if 1 <= preference <= 2:
-            return float(preference) - 1
-    raise UserError(
-        f"{where}: its `preference` is {shorten(preference)!r}; mend it: 1, 2, a number between them, 0 or null."
-    )

@@ -13,7 +13,8 @@ from sacrebleu import corpus_bleu
 from rlhf.artifacts import StageFolder
 from rlhf.config import CompareConfig, Config, RunConfig, StageName, TextMetric
 from rlhf.errors import UserError
-from rlhf.evaluation.published import cells, win_rate
+from rlhf.evaluation.published.samples import cells
+from rlhf.evaluation.published.verdicts import win_rate
 from stages import published as stage
 
 SHARED = Path("/work/shared/data")
