@@ -67,7 +67,9 @@ def _log_choose(total: ArrayLike, chosen: int) -> NDArray[np.float64]:
         )
 
 
-def table(scores: ArrayLike, golds: ArrayLike | None, ns: Sequence[int]) -> list[dict[str, NDArray[np.float64] | float]]:
+def table(
+    scores: ArrayLike, golds: ArrayLike | None, ns: Sequence[int]
+) -> list[dict[str, NDArray[np.float64] | float]]:
     """For each n its KL and, a number a prompt, the score and the judge's score of what is picked."""
     return [
         {"n": n, "kl": kl(n), "score": best_of(scores, scores, n)}
