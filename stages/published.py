@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.artifacts import StageFolder, write_json_atomic
+from rlhf.artifacts import StageFolder, write_json_atomic, write_text_atomic
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.evaluation.published import samples, verdicts
+from rlhf.evaluation.published import samples, verdicts, verdicts_page
+from rlhf.evaluation.published.verdicts_report import summarise
+from rlhf.evaluation.published.verdicts_text import text_table
 from rlhf.pipeline import run_folder
 
 
@@ -22,12 +24,10 @@ def run(config: Config) -> None:
     if folder.manifest is not None:
         raise UserError(f"{folder.path} holds a comparison of models; choose another run with run.name=NAME.")
     if settings.verdicts is not None:
-        report = verdicts.win_rate(settings.verdicts)
-        shown = (
-            f"win rate of the model under test: {report['win_rate']:.2f} %, standard error "
-            f"{report['standard_error']:.2f}, over {report['n']:,} verdicts, {report['draws']} of them draws; "
-            f"{report['without_verdict']} without a verdict"
+        report = summarise(
+            verdicts.read(settings.verdicts), bootstrap_samples=settings.bootstrap_samples, seed=config.seed
         )
+        shown, page = text_table(report), verdicts_page.render(report)
     else:
         assert settings.samples is not None
         assert settings.metric is not None, "the config requires both"
@@ -35,10 +35,12 @@ def run(config: Config) -> None:
             settings.samples, settings.metric, bootstrap_samples=settings.bootstrap_samples, seed=config.seed
         )
         report = {"metric": settings.metric.value, "cells": cells}
-        shown = _table(cells)
+        shown, page = _table(cells), None
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json_atomic(folder.path / "report.json", report)
-    print(f"{shown}\n\nreport: {folder.path / 'report.json'}")
+    if page is not None:
+        write_text_atomic(folder.path / "report.html", page)
+    print(f"{shown}\n\nreport: {folder.path / ('report.json' if page is None else 'report.html')}")
 
 
 def _table(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -140,18 +140,23 @@ def render(
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
         _table(report, colours),
-        _figures(figures(report, curves)),
+        gallery(figures(report, curves)),
         _samples(report, responses, colours, side_by_side),
         _method(report, made),
     ]
-    page = (
+    return page(report["statement"], parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A self-contained document of these parts, HTML each."""
+    document = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report['statement'])}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
+    return document.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
 
 
 def _key(colour: str) -> str:
@@ -192,7 +197,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     )
 
 
-def _figures(drawn: Sequence[Figure]) -> str:
+def gallery(drawn: Sequence[Figure]) -> str:
+    """The figures, under the name of each group."""
     parts = []
     for group in dict.fromkeys(figure.group for figure in drawn):
         parts.append(f'<h2>{escape(group)}</h2>\n<div class="figures">')
