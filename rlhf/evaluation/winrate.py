@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts and its 95 % interval."""
+    """A mean over prompts, or another number made of them, and its 95 % interval."""
 
     mean: float
     low: float
     high: float
-    n: int  # prompts
+    n: int  # what it is a mean over: prompts, unless the function that makes it says otherwise
 
     @property
     def ci(self) -> list[float]:
@@ -53,16 +53,48 @@ class Bootstrap:
         # How often each draw holds each prompt, (samples, prompts): what a mean over the drawn prompts needs.
         self._counts = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=samples)
 
+    def sums(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Each draw's sum over its prompts: (samples,) of values (prompts,), (samples, k) of values (prompts, k)."""
+        array = np.asarray(values, dtype=np.float64)
+        assert len(array) == self.prompts, f"{array.shape} values for {self.prompts} prompts"
+        return self._counts @ array
+
+    def draws(self) -> Iterator[NDArray[np.int64]]:
+        """How often each draw holds each prompt, (prompts,): for a statistic that is no function of sums."""
+        yield from self._counts
+
     def estimate(self, values: ArrayLike) -> Estimate:
         """The mean of `values`, (prompts,), and its interval."""
         array = np.asarray(values, dtype=np.float64)
-        assert array.shape == (self.prompts,), f"{array.shape} values for {self.prompts} prompts"
-        means = self._counts @ array / self.prompts
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(means, [tail, 1 - tail])
-        mean = float(array.mean())
-        # Rounding may put a bound of equal values a last bit beyond their mean.
-        return Estimate(mean, min(float(low), mean), max(float(high), mean), self.prompts)
+        return interval(float(array.mean()), self.sums(array) / self.prompts, self.prompts)
+
+    def ratio(self, totals: ArrayLike, counts: ArrayLike) -> Estimate:
+        """sum(totals) / sum(counts), both (prompts,), and its interval: a mean where prompts have several values.
+
+        All values of a prompt are drawn together. `n` is sum(counts). Draws without any value say nothing and are left
+        out. Raises ValueError if there is no value at all.
+        """
+        total, count = float(np.sum(totals)), float(np.sum(counts))
+        if not count:
+            raise ValueError("A mean of no values; give counts that are not all 0.")
+        drawn, of = self.sums(totals), self.sums(counts)
+        return interval(total / count, drawn[of > 0] / of[of > 0], round(count))
+
+    def difference(self, ours: ArrayLike, theirs: ArrayLike) -> Estimate:
+        """The mean of ours - theirs over the same prompts, (prompts,) each, in the same order.
+
+        Paired: what makes a prompt hard for both cancels, so it is narrower than two intervals side by side.
+        """
+        return self.estimate(np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64))
+
+
+def interval(value: float, drawn: ArrayLike, n: int) -> Estimate:
+    """`value` with the percentiles of what the draws gave; draws that gave NaN say nothing and are left out."""
+    array = np.asarray(drawn, dtype=np.float64)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(array[~np.isnan(array)], [tail, 1 - tail])
+    # Rounding may put a bound of equal values a last bit beyond their mean.
+    return Estimate(value, min(float(low), value), max(float(high), value), n)
 
 
 def by_task(tasks: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -87,3 +87,49 @@ def test_the_same_seed_gives_the_same_interval_and_more_prompts_a_narrower_one()
 def test_prompts_without_a_task_are_in_no_group() -> None:
     groups = by_task(["sort", "", "add", "sort"])
     assert {task: rows.tolist() for task, rows in groups.items()} == {"add": [2], "sort": [0, 3]}
+
+
+def test_a_ratio_draws_all_values_of_a_prompt_together() -> None:
+    generator = np.random.default_rng(1)
+    values = generator.random((150, 3))
+    bootstrap = Bootstrap(150, samples=400, seed=0)
+    # With as many values in each prompt it is the mean of the prompts' means, whose values go together.
+    found = bootstrap.ratio(values.sum(axis=1), np.full(150, 3))
+    expected = bootstrap.estimate(values.mean(axis=1))
+    assert (found.mean, *found.ci) == pytest.approx((expected.mean, *expected.ci))
+    assert (found.n, expected.n) == (450, 150)
+
+
+def test_a_ratio_agrees_with_a_slow_bootstrap_where_prompts_have_unlike_numbers_of_values() -> None:
+    generator = np.random.default_rng(2)
+    counts = generator.integers(0, 4, size=60)
+    values = [generator.random(count).tolist() for count in counts]
+    draw = random.Random(3)
+    ratios = []
+    for _ in range(3000):
+        drawn = [value for _ in range(60) for value in values[draw.randrange(60)]]
+        ratios.append(sum(drawn) / len(drawn))
+    ratios.sort()
+    found = Bootstrap(60, samples=3000, seed=4).ratio([sum(of) for of in values], counts)
+    assert found.mean == pytest.approx(sum(map(sum, values)) / counts.sum())
+    assert found.ci == pytest.approx([ratios[75], ratios[2924]], abs=0.01)
+
+
+def test_a_ratio_leaves_draws_without_a_value_out_and_refuses_no_value() -> None:
+    found = Bootstrap(3, samples=200, seed=0).ratio([1, 0, 0], [2, 0, 0])
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        Bootstrap(3, samples=10, seed=0).ratio([0, 0, 0], [0, 0, 0])
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals_side_by_side() -> None:
+    generator = np.random.default_rng(5)
+    hardness = generator.normal(size=300)
+    ours, theirs = hardness + 0.1 + generator.normal(0, 0.1, 300), hardness + generator.normal(0, 0.1, 300)
+    bootstrap = Bootstrap(300, samples=1000, seed=0)
+    found = bootstrap.difference(ours, theirs)
+    assert found.mean == pytest.approx(np.mean(ours) - np.mean(theirs))
+    half_width = 1.96 * np.std(ours - theirs) / np.sqrt(300)
+    assert found.ci == pytest.approx([found.mean - half_width, found.mean + half_width], abs=0.004)
+    assert bootstrap.estimate(ours).low < bootstrap.estimate(theirs).high  # side by side they overlap
+    assert found.low > 0
