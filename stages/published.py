@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rlhf.artifacts import StageFolder, write_json_atomic
+from rlhf.artifacts import StageFolder, write_json_atomic, write_text_atomic
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.evaluation.published import samples, verdicts
+from rlhf.evaluation.published import differences, samples, samples_page, verdicts
+from rlhf.evaluation.published.samples_text import text_table
 from rlhf.pipeline import run_folder
 
 
 def run(config: Config) -> None:
-    """Prints the numbers, and writes them to report.json in the run's compare/.
+    """Prints the numbers, and writes them to report.json and report.html in the run's compare/.
 
     Raises UserError where a comparison of models lies there, whose report it would replace.
     """
@@ -23,6 +21,7 @@ def run(config: Config) -> None:
         raise UserError(f"{folder.path} holds a comparison of models; choose another run with run.name=NAME.")
     if settings.verdicts is not None:
         report = verdicts.win_rate(settings.verdicts)
+        page = None
         shown = (
             f"win rate of the model under test: {report['win_rate']:.2f} %, standard error "
             f"{report['standard_error']:.2f}, over {report['n']:,} verdicts, {report['draws']} of them draws; "
@@ -31,27 +30,13 @@ def run(config: Config) -> None:
     else:
         assert settings.samples is not None
         assert settings.metric is not None, "the config requires both"
-        cells = samples.cells(
-            settings.samples, settings.metric, bootstrap_samples=settings.bootstrap_samples, seed=config.seed
+        cells = samples.read(settings.samples, settings.metric)
+        report = differences.summarise(
+            cells, settings.metric, bootstrap_samples=settings.bootstrap_samples, seed=config.seed
         )
-        report = {"metric": settings.metric.value, "cells": cells}
-        shown = _table(cells)
+        shown, page = text_table(report, cells), samples_page.render(report, cells)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json_atomic(folder.path / "report.json", report)
-    print(f"{shown}\n\nreport: {folder.path / 'report.json'}")
-
-
-def _table(cells: Sequence[Mapping[str, Any]]) -> str:
-    names = [name for name in cells[0] if not name.endswith("_ci")]
-    rows = [names, *([_shown(cell, name) for name in names] for cell in cells)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _shown(cell: Mapping[str, Any], name: str) -> str:
-    value = cell[name]
-    if f"{name}_ci" not in cell:
-        return str(value)
-    low, high = cell[f"{name}_ci"]
-    return f"{value:5.2f} [{low:5.2f}, {high:5.2f}]"
+    if page is not None:
+        write_text_atomic(folder.path / "report.html", page)
+    print(f"{shown}\n\nreport: {folder.path / ('report.json' if page is None else 'report.html')}")

@@ -96,7 +96,7 @@ def _judges(report: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _axes(
+def canvas(
     title: str, caption: str, group: str, height_in: float = HEIGHT_IN
 ) -> Iterator[tuple[Axes, Callable[[], Figure]]]:
     """Axes to draw on, and a function that turns them into a Figure once they are drawn."""
@@ -116,7 +116,7 @@ def _svg(figure: MatplotlibFigure) -> str:
     return stream.getvalue()
 
 
-def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+def whiskers(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
     """Distances from each value down and up to its interval, as errorbar wants them."""
     return [
         [value - low for value, (low, _) in zip(values, intervals, strict=True)],
@@ -133,7 +133,7 @@ def win_rates(report: Mapping[str, Any], looks: Mapping[str, Style]) -> Figure:
         f"95 % intervals. Filled: {judge_title(judges[0])}."
     ) + "".join(f" Hollow: {judge_title(judge)}." for judge in judges[1:])
     height = 1.15 + 0.42 * max(len(names), 1)
-    with _axes(f"Win rate against {report['baseline']}", caption, "Who wins", height) as (axes, finish):
+    with canvas(f"Win rate against {report['baseline']}", caption, "Who wins", height) as (axes, finish):
         axes.axvline(50, color="black", linewidth=1, linestyle="--")
         for row, name in enumerate(names):
             for place, judge in enumerate(judges):
@@ -145,7 +145,7 @@ def win_rates(report: Mapping[str, Any], looks: Mapping[str, Style]) -> Figure:
                 axes.errorbar(
                     [value],
                     [y],
-                    xerr=_whiskers([value], interval),
+                    xerr=whiskers([value], interval),
                     color=look.colour,
                     marker=look.marker,
                     markerfacecolor=look.colour if place == 0 else "white",
@@ -183,7 +183,7 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         "wide where a family has few prompts."
     )
     height = 1.3 + (0.2 + 0.1 * len(names)) * len(tasks)
-    with _axes("Win rate by task family", caption, "Who wins", height) as (axes, finish):
+    with canvas("Win rate by task family", caption, "Who wins", height) as (axes, finish):
         axes.axvline(50, color="black", linewidth=1, linestyle="--")
         for place, name in enumerate(names):
             look = looks[name]
@@ -194,7 +194,7 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
             axes.errorbar(
                 values,
                 [row + offset for row in range(len(tasks))],
-                xerr=_whiskers(values, bounds),
+                xerr=whiskers(values, bounds),
                 color=look.colour,
                 marker=look.marker,
                 linestyle="none",
@@ -208,11 +208,11 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         axes.set_xlim(-2, 102)
         axes.set_xlabel(f"win rate against {report['baseline']} (% of prompts)")
         axes.grid(axis="y", visible=False)
-        axes.figure.legend(loc="outside lower center", ncols=_columns(names))
+        axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
         return [finish()]
 
 
-def _columns(names: Sequence[str]) -> int:
+def legend_columns(names: Sequence[str]) -> int:
     """How many of these stand side by side in a legend as wide as the figure."""
     return max(1, min(len(names), 66 // (max(map(len, names)) + 8)))
 
@@ -239,7 +239,7 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
             continue
         marked = any(held_out[0] for _, _, held_out in lines)
         caption = "Line: mean of each training batch." + (" Markers: held-out prompts." if marked else "")
-        with _axes(title, caption, "PPO, step by step") as (axes, finish):
+        with canvas(title, caption, "PPO, step by step") as (axes, finish):
             for candidate, train, held_out in lines:
                 look = looks[candidate]
                 faded = 0.55 if held_out[0] else 1.0
@@ -251,7 +251,7 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
             axes.set_ylabel(unit)
             if len(lines) > 1:
                 names = [candidate for candidate, _, _ in lines]
-                axes.figure.legend(loc="outside lower center", ncols=_columns(names))
+                axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
             drawn.append(finish())
     return drawn
 
@@ -268,7 +268,7 @@ def against_kl(
     caption = "Each point is a candidate on the held-out prompts, with 95 % intervals; labels give ppo.kl.coef." + (
         " The spacing is that of arXiv:2210.10760." if root else ""
     )
-    with _axes(title, caption, "Score against KL across the sweep") as (axes, finish):
+    with canvas(title, caption, "Score against KL across the sweep") as (axes, finish):
         points = [report["candidates"][name] for name in names]
         kl = [max(point["kl"], 0.0) for point in points]
         axes.plot(kl, [point["judges"][judge]["score"] for point in points], color="#999999", linewidth=1, zorder=1)
@@ -279,8 +279,8 @@ def against_kl(
             axes.errorbar(
                 [x],
                 [scores["score"]],
-                xerr=_whiskers([x], [bounds]),
-                yerr=_whiskers([scores["score"]], [scores["score_ci"]]),
+                xerr=whiskers([x], [bounds]),
+                yerr=whiskers([scores["score"]], [scores["score_ci"]]),
                 color=look.colour,
                 marker=look.marker,
                 elinewidth=0.9,
@@ -324,7 +324,7 @@ def training_curves(curves: Curves) -> list[Figure]:
             for words, points in (("Line: training batches.", train), ("Circles: held-out rows.", held_out))
             if points[0]
         )
-        with _axes(title, caption, "Earlier stages") as (axes, finish):
+        with canvas(title, caption, "Earlier stages") as (axes, finish):
             axes.plot(train[0], [scale * y for y in train[1]], color="#6e6e6e", linewidth=1.1)
             axes.plot(
                 held_out[0], [scale * y for y in held_out[1]], color="#0072B2", marker="o", linestyle="--", zorder=3

@@ -68,6 +68,7 @@ figcaption { color: #555; font-size: 0.88rem; line-height: 1.4; }
 .prompt { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 4px; font-weight: 600; }
 .turn { color: #555; font-weight: 400; }
 .responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 10px 18px; }
+.responses + .responses { margin-top: 14px; }
 .response { border-top: 4px solid; padding-top: 6px; min-width: 0; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0; }
 .empty { color: #555; font-style: italic; }
@@ -140,21 +141,26 @@ def render(
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
         _table(report, colours),
-        _figures(figures(report, curves)),
+        gallery(figures(report, curves)),
         _samples(report, responses, colours, side_by_side),
         _method(report, made),
     ]
-    page = (
+    return page(report["statement"], parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole page from the HTML of its parts; it needs no other file."""
+    whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report['statement'])}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
+    return whole.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
 
 
-def _key(colour: str) -> str:
+def colour_key(colour: str) -> str:
     return f'<span class="key" style="background:{colour}"></span>'
 
 
@@ -169,7 +175,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
-        cells = [_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
+        cells = [colour_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
         for judge in judges:
             scores = candidate["judges"][judge]
             low, high = (100 * bound for bound in scores["win_rate_ci"])
@@ -192,7 +198,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     )
 
 
-def _figures(drawn: Sequence[Figure]) -> str:
+def gallery(drawn: Sequence[Figure]) -> str:
     parts = []
     for group in dict.fromkeys(figure.group for figure in drawn):
         parts.append(f'<h2>{escape(group)}</h2>\n<div class="figures">')
