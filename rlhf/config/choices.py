@@ -160,6 +160,9 @@ class JudgeName(Enum):
 class TextMetric(Enum):
     bleu = "bleu"  # of a corpus, by sacrebleu
     rouge = "rouge"  # mean F1 of ROUGE-1, -2 and -L, by rouge-score
+    squad = "squad"  # mean F1 over words and exact match, as SQuAD 2.0's
+    drop = "drop"  # mean F1 and exact match, by the numbers in them, as DROP's
+    accuracy = "accuracy"  # share that is a reference, but for case, space and punctuation around it
 
 
 class RolloutEngineName(Enum):

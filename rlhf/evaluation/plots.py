@@ -208,11 +208,11 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         axes.set_xlim(-2, 102)
         axes.set_xlabel(f"win rate against {report['baseline']} (% of prompts)")
         axes.grid(axis="y", visible=False)
-        axes.figure.legend(loc="outside lower center", ncols=_columns(names))
+        axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
         return [finish()]
 
 
-def _columns(names: Sequence[str]) -> int:
+def legend_columns(names: Sequence[str]) -> int:
     """How many of these stand side by side in a legend as wide as the figure."""
     return max(1, min(len(names), 66 // (max(map(len, names)) + 8)))
 
@@ -251,7 +251,7 @@ def over_steps(curves: Curves, looks: Mapping[str, Style]) -> list[Figure]:
             axes.set_ylabel(unit)
             if len(lines) > 1:
                 names = [candidate for candidate, _, _ in lines]
-                axes.figure.legend(loc="outside lower center", ncols=_columns(names))
+                axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
             drawn.append(finish())
     return drawn
 

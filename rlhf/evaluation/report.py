@@ -68,6 +68,7 @@ figcaption { color: #555; font-size: 0.88rem; line-height: 1.4; }
 .prompt { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 4px; font-weight: 600; }
 .turn { color: #555; font-weight: 400; }
 .responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 10px 18px; }
+.responses + .responses { margin-top: 14px; }
 .response { border-top: 4px solid; padding-top: 6px; min-width: 0; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0; }
 .empty { color: #555; font-style: italic; }
@@ -159,7 +160,7 @@ def page(title: str, parts: Sequence[str]) -> str:
     return document.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in the data cannot be written
 
 
-def _key(colour: str) -> str:
+def colour_key(colour: str) -> str:
     return f'<span class="key" style="background:{colour}"></span>'
 
 
@@ -174,7 +175,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
-        cells = [_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
+        cells = [colour_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
         for judge in judges:
             scores = candidate["judges"][judge]
             low, high = (100 * bound for bound in scores["win_rate_ci"])
