@@ -292,6 +292,11 @@ def names_hub(config: Config) -> bool:
         paths += [
             path for part in load_parts(config.data.path) for path in (part.config.path, part.config.prompts_path)
         ]
+    if config.compare.lm_eval:
+        from rlhf.evaluation import lm_eval
+
+        if lm_eval.reaches_hub(config.compare):
+            return True
     return any(
         path is not None and not path.startswith("builtin:") and not Path(path).expanduser().exists() for path in paths
     )

@@ -94,6 +94,8 @@ _NOT_INPUTS = (
     "rollout.vllm",
     "pretrain.save_every",
     "compare.candidates",
+    "compare.benchmark",
+    "compare.lm_eval_path",
     "judge.reward_model",
     "self_instruct.model",
     "self_instruct.seeds",
@@ -175,6 +177,10 @@ def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
         require_installed(config.rollout)
         if config.ppo.reward_fn is not None:
             load_reward_fn(config.ppo.reward_fn)
+    if StageName.compare in stages and config.compare.names_benchmarks:
+        from rlhf.evaluation import benchmarks
+
+        benchmarks.require(config.compare)
 
 
 def run_folder(config: Config) -> Path:
@@ -265,7 +271,12 @@ def _fingerprint(config: Config, stage: StageName, source: DataSource) -> dict[s
         from rlhf.self_instruct.seeds import load_seeds, seeds_hash
 
         return {"seeds_sha256": seeds_hash(load_seeds(config.self_instruct.seeds, config.data.sandbox.world_seed))}
-    return json.loads(json.dumps(finite(source.fingerprint()), default=str))
+    read = source.fingerprint()
+    if stage == StageName.compare and config.compare.names_benchmarks:
+        from rlhf.evaluation import benchmarks
+
+        read = {**read, **benchmarks.fingerprint(config.compare)}
+    return json.loads(json.dumps(finite(read), default=str))
 
 
 # Parents

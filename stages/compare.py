@@ -13,9 +13,10 @@ from rlhf.data.records import DataSource, Prompt, Split
 from rlhf.distributed import is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
+from rlhf.evaluation import benchmark_tables, benchmarks
 from rlhf.evaluation import report as html
 from rlhf.evaluation.answering import Generated, answer, kl_from_reference, scored_sequences, usable_prompts
-from rlhf.evaluation.comparison import Answers, metrics, summarise, text_table
+from rlhf.evaluation.comparison import Answers, metrics, ordered, summarise, text_table
 from rlhf.evaluation.curves import load_curves
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
 from rlhf.models import load_reward_model, load_tokenizer
@@ -37,11 +38,13 @@ def run(context: StageContext) -> dict[str, float]:
     prompts = context.data.prompts(Split.evaluation)[: config.compare.prompts]
     if not prompts:
         raise UserError("There is no held-out prompt to compare on; raise data.evaluation_fraction, or give more rows.")
+    benchmark = benchmarks.benchmark_of(config.compare, context.data)
     bad_rows = BadRows(config.data.on_bad_row, folder / "bad_rows.jsonl", append=True)
     prompts = usable_prompts(paths, prompts, config, bad_rows)
 
     generated = {name: answer(path, name, prompts, context.data, config) for name, path in paths.items()}
     kl = kl_from_reference(paths.get("sft"), generated, config)
+    held_out = benchmarks.measure(paths, benchmark, config, folder)
     scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges}
     answers = {
         name: Answers(
@@ -53,6 +56,7 @@ def run(context: StageContext) -> dict[str, float]:
             kl=kl[name],
             # Losses a token compare only where the tokens are the same, which is where there is a KL.
             text_loss=given.text_loss if kl[name] is not None or "sft" not in paths else None,
+            benchmarks=held_out[name],
         )
         for name, given in generated.items()
     }
@@ -89,6 +93,7 @@ def _write(
     context.tracker.rewind(-1)
     context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
+    print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
     for remark in report["remarks"]:
         print(remark)
     print(f"Report: {folder / 'report.html'}")

@@ -187,6 +187,9 @@ def test_multirun_with_nothing_to_sweep_is_a_plain_run(world: World, monkeypatch
 def test_network_is_off_unless_the_config_names_the_hub(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     local = world.config()
     assert not cli.names_hub(local)
+    local.compare.lm_eval = ["hellaswag"]
+    assert cli.names_hub(local)
+    local.compare.lm_eval = []
     local.ppo.reward_model = "some/reward-model"
     assert cli.names_hub(local)
     assert cli.names_hub(compose.expand(cli._parse(["model=gpt2"]))[0].config)

@@ -169,6 +169,21 @@ def test_unfinished_folder_of_another_config_is_kept_aside_or_refused(world: Wor
         pipeline.run(world.config("sft", seed=2))
 
 
+def test_a_comparison_is_made_anew_when_the_file_of_its_benchmark_changes(world: World, tmp_path: Path) -> None:
+    row = {"context": "A cow says", "options": [" moo.", " baa."], "answer": 0}
+    config = world.config(compare={"benchmark": str(tmp_path / "questions.jsonl")})
+    for answer, runs in ((0, ["demo/sft", "demo/reward", "demo/ppo", "demo/compare"]), (0, []), (1, ["demo/compare"])):
+        (tmp_path / "questions.jsonl").write_text(json.dumps({**row, "answer": answer}))
+        pipeline.run(config)
+        assert world.ran() == runs
+    (tmp_path / "questions.jsonl").write_text(json.dumps({**row, "answer": 2}))
+    with pytest.raises(UserError, match=r"questions\.jsonl, row 1: its `answer`"):
+        pipeline.check(
+            world.config(seed=1, run={"name": "new"}, compare={"benchmark": str(tmp_path / "questions.jsonl")})
+        )
+    assert world.ran() == []
+
+
 def test_comparison_is_made_anew_and_the_old_one_kept(world: World) -> None:
     pipeline.run(world.config())
     world.ran()

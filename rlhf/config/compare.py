@@ -15,6 +15,14 @@ class CompareConfig:
     prompts: int = 400
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
     bootstrap_samples: int = 2000
+    benchmark: str | None = (
+        None  # a file of multiple choice, rows of {context, options, answer}; None: the sandbox's own
+    )
+    benchmark_items: int | None = None  # of it, the first ones; None: all, 0: no benchmark
+    lm_eval: list[str] = field(default_factory=list)  # tasks of lm-eval, which is an extra: benchmarks
+    lm_eval_path: str | None = None  # a folder of task files of one's own, as lm-eval's --include_path
+    lm_eval_limit: int | None = None  # items of each task, the first ones; None: all
+    lm_eval_shots: int | None = None  # worked examples before each item; None: as each task says
     side_by_side: int = 24  # prompts shown in the report with every candidate's response
     samples: str | None = None  # a table of published outputs beside references, scored by metric; no model is loaded
     metric: TextMetric | None = None  # of samples
@@ -28,6 +36,23 @@ class CompareConfig:
             side_by_side=self.side_by_side,
         )
         require(
+            self.benchmark_items is None or self.benchmark_items >= 0,
+            f"compare.benchmark_items is {self.benchmark_items}; use 1 or more, 0 for no benchmark, or null for all.",
+        )
+        require(
+            self.lm_eval_limit is None or self.lm_eval_limit > 0,
+            f"compare.lm_eval_limit is {self.lm_eval_limit}; use 1 or more, or null for all items.",
+        )
+        require(
+            self.lm_eval_shots is None or self.lm_eval_shots >= 0,
+            f"compare.lm_eval_shots is {self.lm_eval_shots}; use 0 or more, or null for each task's own number.",
+        )
+        require(
+            bool(self.lm_eval) or (self.lm_eval_path, self.lm_eval_limit, self.lm_eval_shots) == (None, None, None),
+            "compare.lm_eval_path, lm_eval_limit and lm_eval_shots say how compare.lm_eval's tasks run, and it names "
+            "none; set compare.lm_eval=[TASK,...], or leave them out.",
+        )
+        require(
             self.temperature is None or self.temperature > 0,
             f"compare.temperature is {self.temperature}; use more than 0 (0.01 is close to greedy), or null.",
         )
@@ -39,6 +64,11 @@ class CompareConfig:
             self.samples is None or self.verdicts is None,
             "compare.samples and compare.verdicts are two reports; leave one out.",
         )
+
+    @property
+    def names_benchmarks(self) -> bool:
+        """Whether a file or lm-eval's tasks are asked for, which have to be there."""
+        return self.benchmark is not None or bool(self.lm_eval)
 
     @property
     def of_published(self) -> bool:

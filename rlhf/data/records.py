@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 
 class Role(Enum):
@@ -73,6 +73,16 @@ class Document:
     text: str
 
 
+@dataclass(frozen=True)
+class MultipleChoice:
+    """An item of a benchmark: which option goes on from the context. Nothing is trained on it."""
+
+    context: str
+    options: tuple[str, ...]  # as they follow the context, with the space between
+    answer: int  # place of the right option
+    task: str = ""  # family, for tables by task; "" when the data has none
+
+
 Record = Demonstration | Ranking | Prompt | Document
 
 
@@ -127,4 +137,13 @@ class DataSource(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """What was read: rows by kind, sha256 of the source (file bytes, or the sandbox's config); JSON values."""
+        ...
+
+
+@runtime_checkable
+class HasBenchmark(Protocol):
+    """A data source that can ask what pretraining taught."""
+
+    def benchmark(self) -> Sequence[MultipleChoice]:
+        """The same items at every call, whatever the seed: none of what they ask is trained on in this form."""
         ...

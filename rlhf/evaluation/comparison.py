@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from rlhf.evaluation import benchmark_tables
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
 
 KL_FROM = "sft"
@@ -27,6 +28,7 @@ class Answers:
     scores: dict[str, list[float]]  # by judge
     kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: another tokenizer
     text_loss: float | None  # on held-out documents, nats a token; None: no documents, or another tokenizer
+    benchmarks: dict[str, Any] = field(default_factory=dict)  # by name, as benchmarks.measure gives them
 
 
 def summarise(
@@ -57,6 +59,7 @@ def summarise(
         candidates[name] = {
             "path": answer.path,
             "text_loss": answer.text_loss,
+            "benchmarks": answer.benchmarks,
             **_summary(measured, everything, names),
         }
         candidates[name]["tasks"] = {
@@ -132,6 +135,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
         for key in ("gold_score", "kl", "text_loss", "mean_tokens"):
             if candidate[key] is not None:
                 flat[f"compare/{name}_{key}"] = candidate[key]
+        flat |= {f"compare/{name}_{key}": value for key, value in benchmark_tables.metrics(candidate).items()}
     return flat
 
 
@@ -220,6 +224,10 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def _accuracy(measured: Mapping[str, Any] | None) -> float | None:
+    return None if measured is None else measured["accuracy"]
+
+
 def text_table(report: Mapping[str, Any]) -> str:
     """The comparison as aligned lines for a terminal."""
     judge = judge_title(report["judge"])
@@ -227,6 +235,9 @@ def text_table(report: Mapping[str, Any]) -> str:
     header = ["candidate", f"win rate ({judge}) [95 %]", *units, "KL from sft", "tokens"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss"] if has_text else []
+    own = {name: benchmark_tables.own_benchmark(candidate) for name, candidate in report["candidates"].items()}
+    has_benchmark = any(own.values())
+    header += ["benchmark"] if has_benchmark else []
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -240,6 +251,7 @@ def text_table(report: Mapping[str, Any]) -> str:
                 _or_dash(candidate["kl"], "z.2f"),
                 f"{candidate['mean_tokens']:.1f}",
                 *([_or_dash(candidate["text_loss"], ".3f")] if has_text else []),
+                *([_or_dash(_accuracy(own[name]), ".1%")] if has_benchmark else []),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

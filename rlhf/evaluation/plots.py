@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlhf.evaluation.benchmark_tables import own_benchmark
 from rlhf.evaluation.comparison import judge_title, ordered
 from rlhf.evaluation.curves import Curves, series
 
@@ -83,6 +84,7 @@ def figures(report: Mapping[str, Any], curves: Curves) -> list[Figure]:
     looks = styles(ordered(report))
     drawn = [win_rates(report, looks)]
     drawn += by_task(report, looks)
+    drawn += benchmark_by_task(report, looks)
     drawn += over_steps(curves, looks)
     if len([name for name in curves.ppo if name in looks]) > 1:
         for root in (False, True):
@@ -207,6 +209,48 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         axes.set_ylim(len(tasks) - 0.4, -0.6)
         axes.set_xlim(-2, 102)
         axes.set_xlabel(f"win rate against {report['baseline']} (% of prompts)")
+        axes.grid(axis="y", visible=False)
+        axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
+        return [finish()]
+
+
+def benchmark_by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figure]:
+    """Accuracy on the held-out tasks, all of them first, then by task; [] without a benchmark."""
+    names = ordered(report)
+    measured = {name: own for name in names if (own := own_benchmark(report["candidates"][name])) is not None}
+    if not measured:
+        return []
+    first = measured[names[0]]
+    tasks = sorted(first["tasks"], key=lambda task: (-first["tasks"][task]["accuracy"], task))
+    caption = (
+        "Share of multiple-choice items whose right option the model finds the likeliest: what it still knows and can "
+        f"do of its pretraining. Lines are 95 % intervals; dashed: choosing at random ({100 * first['chance']:.0f} %)."
+    )
+    height = 1.3 + (0.2 + 0.1 * len(names)) * (1 + len(tasks))
+    with canvas("Held-out tasks", caption, "Held-out tasks", height) as (axes, finish):
+        axes.axvline(100 * first["chance"], color="black", linewidth=1, linestyle="--")
+        for place, name in enumerate(names):
+            look = looks[name]
+            offset = 0.6 * (place - (len(names) - 1) / 2) / max(len(names), 2)
+            scores = [measured[name], *(measured[name]["tasks"][task] for task in tasks)]
+            values = [100 * score["accuracy"] for score in scores]
+            bounds = [[100 * bound for bound in score["ci"]] for score in scores]
+            axes.errorbar(
+                values,
+                [row + offset for row in range(len(scores))],
+                xerr=whiskers(values, bounds),
+                color=look.colour,
+                marker=look.marker,
+                linestyle="none",
+                elinewidth=0.9,
+                label=name,
+                zorder=3,
+            )
+        shown = [f"{task.replace('_', ' ')} ({first['tasks'][task]['n']})" for task in tasks]
+        axes.set_yticks(range(1 + len(tasks)), [f"all ({first['n']})", *shown])
+        axes.set_ylim(len(tasks) + 0.6, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy (% of items)")
         axes.grid(axis="y", visible=False)
         axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
         return [finish()]

@@ -109,19 +109,19 @@ def _remark(rng: random.Random, person: w.Person) -> str:
         return f"Of {person.name}: {', '.join(rng.sample(fields, 2))}."
     unsaid = [attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is None]
     if kind == "unsaid" and unsaid:
-        return f"{_IN_OTHER_WORDS[rng.choice(unsaid)].format(person.name)} is not in the text. {UNKNOWN}"
+        return f"{IN_OTHER_WORDS[rng.choice(unsaid)].format(person.name)} is not in the text. {UNKNOWN}"
     said = rng.choice([attribute for attribute in w.ATTRIBUTES if getattr(person, attribute) is not None])
     if kind == "false":
         other = w.make_person(rng, person.name, (said,))
         verdict = "true" if getattr(other, said) == getattr(person, said) else "false"
         return f"It is {verdict} that {other.sentences()[0]}"
     if kind == "other words" and said != "thing":
-        return f"{_IN_OTHER_WORDS[said].format(person.name)} is {getattr(person, said)}."
+        return f"{IN_OTHER_WORDS[said].format(person.name)} is {getattr(person, said)}."
     only = w.Person(person.name, **{said: getattr(person, said)})
     return rng.choice(("So ", "It is true that ", "The text says: ", "")) + only.sentences()[0]
 
 
-_IN_OTHER_WORDS = {
+IN_OTHER_WORDS = {
     "city": "The city where {} lives",
     "job": "The job of {}",
     "food": "The food that {} likes",

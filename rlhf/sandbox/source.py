@@ -10,8 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 from rlhf.config import SandboxConfig
-from rlhf.data.records import Demonstration, Prompt, Ranking, Sampler, Split
+from rlhf.data.records import Demonstration, MultipleChoice, Prompt, Ranking, Sampler, Split
 from rlhf.sandbox import corpus
+from rlhf.sandbox.benchmark import benchmark
 from rlhf.sandbox.gold import gold_score
 from rlhf.sandbox.labeler import label
 from rlhf.sandbox.tasks import FAMILIES, TRAINING_FAMILIES, make_prompt
@@ -73,6 +74,9 @@ class SandboxSource:
     @property
     def has_texts(self) -> bool:
         return True
+
+    def benchmark(self) -> list[MultipleChoice]:
+        return benchmark(self.world)
 
     def fingerprint(self) -> dict[str, Any]:
         described = json.dumps({"format": FORMAT, "seed": self.seed, **asdict(self.config)}, sort_keys=True)

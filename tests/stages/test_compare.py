@@ -219,3 +219,42 @@ def test_a_prompt_too_long_for_a_candidate_is_refused_or_skipped_for_all(
     _, report, _ = run(tmp_path / "skipped", chosen, config, data)
     assert report["prompts"] == 3
     assert len(read_jsonl(tmp_path / "skipped" / "bad_rows.jsonl")) == 1
+
+
+def write_benchmark(folder: Path) -> str:
+    rows = [
+        {"context": f"say {i}", "options": [" one", " two", " three"], "answer": i % 3, "task": "t"} for i in range(9)
+    ]
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_benchmark_is_measured_once_a_model_and_its_items_are_written(
+    tmp_path: Path, parents: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    measure = stage.benchmarks._measure
+    monkeypatch.setattr(stage.benchmarks, "_measure", lambda path, *rest: measured.append(path) or measure(path, *rest))
+    chosen = {"sft": parents["sft"], "ppo": parents["ppo"], "candidates/twin": parents["sft"]}
+    config = make_config(prompts=3, benchmark=write_benchmark(tmp_path), benchmark_items=8)
+    metrics, report, _ = run(tmp_path / "compare", chosen, config)
+    assert measured == [parents["sft"], parents["ppo"]]
+    found = {name: candidate["benchmarks"]["questions"] for name, candidate in report["candidates"].items()}
+    assert found["twin"] == found["sft"]
+    rows = read_jsonl(tmp_path / "compare" / "benchmark.jsonl")
+    assert len(rows) == 8
+    for name, numbers in found.items():
+        right = [max(range(3), key=row["logprobs"][name].__getitem__) == row["answer"] for row in rows]
+        assert numbers["accuracy"] == metrics[f"compare/{name}_benchmark_accuracy"] == sum(right) / 8
+        assert numbers["tasks"]["t"]["n"] == 8
+    assert "<h2>Benchmarks</h2>" in (tmp_path / "compare" / "report.html").read_text()
+
+
+def test_without_a_benchmark_no_model_is_loaded_for_one(
+    tmp_path: Path, parents: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.benchmarks, "_measure", lambda *_: pytest.fail("it was measured"))
+    _, report, _ = run(tmp_path / "compare", {"sft": parents["sft"]}, make_config(prompts=3))
+    assert report["candidates"]["sft"]["benchmarks"] == {}
+    assert not (tmp_path / "compare" / "benchmark.jsonl").exists()
