@@ -23,6 +23,9 @@ def check_agreement(config: Config, stage: StageName, parents: Mapping[str, Path
     if stage in (StageName.reward, StageName.ppo):
         assert role is not None, "both have a policy"
         _check_layout(parents[role], f"{stage.value}.{role}", config)
+    if stage == StageName.report:
+        for path in parents.values():
+            _check_layout(path, "report:", config)
     if stage == StageName.compare:
         for name, path in parents.items():
             candidate = name.replace("candidates/", "compare.candidates.")

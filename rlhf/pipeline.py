@@ -64,8 +64,11 @@ _INPUTS = {
     StageName.reward: ("reward", *_SAMPLING, "data", "model", "seed"),
     StageName.ppo: ("ppo", "rollout", "data", "model", "seed"),
     StageName.compare: ("compare", "judge", *_SAMPLING, "data", "model.dtype", "seed"),
+    StageName.report: ("report", "compare", "judge", *_SAMPLING, "data", "model.dtype", "seed"),
     StageName.self_instruct: ("self_instruct", "model.dtype", "seed"),
 }
+# Made of finished stages alone, so that another one may take its place without a loss.
+_DERIVED = (StageName.compare, StageName.report)
 # Paths, which stand for what lies there and are fingerprinted by it; and keys of speed and memory, not of results.
 _NOT_INPUTS = (
     "model.path",
@@ -97,6 +100,7 @@ _NOT_INPUTS = (
     "compare.benchmark",
     "compare.lm_eval_path",
     "judge.reward_model",
+    "report.runs",
     "self_instruct.model",
     "self_instruct.seeds",
     "self_instruct.patience",
@@ -112,6 +116,7 @@ _HEADLINES = {
     StageName.reward: ("eval/loss", "eval/accuracy", "eval/accuracy_gold"),
     StageName.ppo: ("eval/score", "eval/kl", "eval/gold"),
     StageName.compare: (),
+    StageName.report: (),
     StageName.self_instruct: ("self_instruct/instructions", "self_instruct/instances"),
 }
 
@@ -198,7 +203,7 @@ def check(config: Config, swept: tuple[str, ...] = (), *, parents: bool = True) 
         _named_parents(config, stage)
         folder = place.folder(stage)
         manifest = folder.manifest
-        if manifest is None or stage == StageName.compare or not _holds_work(folder, manifest):
+        if manifest is None or stage in _DERIVED or not _holds_work(folder, manifest):
             continue
         changes = _input_changes(manifest, {"config": _stage_config(config, stage)})
         if changes:
@@ -306,7 +311,28 @@ def find_parents(config: Config, stage: StageName, place: Place) -> dict[str, Pa
             # A policy has no head for a scalar; as a value model it gets a fresh one of zeros.
             parents["value_model"] = named.get("value_model") or next(iter(rewards.values()), policy)
         return parents
+    if stage == StageName.report:
+        return _gathered(config, place.run, named)
     return _candidates(config, place, named)
+
+
+def _gathered(config: Config, run: Path, named: Mapping[str, Path]) -> dict[str, Path]:
+    """Every model that a report measures: the policies of the runs, what they started from, and the judge."""
+    from rlhf.evaluation.sweeps.gather import gather
+
+    gathered = gather([run, *map(Path, config.report.runs)])
+    if not gathered.settings:
+        where = ", ".join([str(run), *config.report.runs])
+        raise UserError(
+            f"There is no finished PPO in {where}; train some with "
+            f"`python -m rlhf -m +sweep=kl run.name={config.run.name}`, or name runs with report.runs=[runs/NAME]."
+        )
+    found = {f"policies/{policy.hash[:12]}": policy.model for policy in gathered.policies}
+    for policy in gathered.policies:
+        for path in (policy.reference, policy.base, *([policy.reward_model] if policy.reward_model else [])):
+            _model(str(path), "report.runs")
+            found[f"starts/{path}"] = path
+    return found | ({"judge": named["reward_model"]} if "reward_model" in named else {})
 
 
 def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
@@ -326,6 +352,7 @@ def _named_parents(config: Config, stage: StageName) -> dict[str, Path]:
             **{f"compare.candidates/{name}": path for name, path in config.compare.candidates.items()},
             "judge.reward_model": config.judge.reward_model,
         },
+        StageName.report: {"judge.reward_model": config.judge.reward_model},
     }
     named = {}
     for key, path in keys[stage].items():
@@ -437,9 +464,10 @@ def _decide(folder: StageFolder, stage: StageName, inputs: Mapping[str, Any]) ->
     changes = _input_changes(manifest, inputs)
     if not changes:
         return "skip" if manifest["status"] == "complete" else "resume"
-    if stage != StageName.compare and _holds_work(folder, manifest):
+    if stage not in _DERIVED and _holds_work(folder, manifest):
         raise _other_config(folder, changes)
-    _move_aside(folder)
+    if stage != StageName.report:  # which gathers more each time, with all it has said before in it
+        _move_aside(folder)
     return "run"
 
 

@@ -1,4 +1,4 @@
-"""A sweep's two ends: what is checked before its first job, and the table and comparison after its last."""
+"""A sweep's two ends: what is checked before its first job, and the table and report after its last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rlhf.compose import Job
 from rlhf.config import Config, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
-from rlhf.jobs import reaching
 
 # Columns of the table: what is shown, and the names it may have in a stage's metrics, best first.
 _COLUMNS = {
@@ -40,8 +39,9 @@ class Outcome:
 
 def check(jobs: Sequence[Job]) -> None:
     """Refuses what can be refused before the first job starts."""
-    if any(job.config.stage == StageName.plan for job in jobs):
-        raise UserError("stage=plan runs no jobs; ask it of one setting at a time, without commas and -m.")
+    for stage in (StageName.plan, StageName.report, StageName.label):
+        if any(job.config.stage == stage for job in jobs):
+            raise UserError(f"stage={stage.value} is no sweep's job; run it by itself, without commas and -m.")
     one_stage = len({job.config.stage for job in jobs}) == 1  # else a job may make what a later one starts from
     for job in jobs:
         pipeline.check(job.config, job.swept, parents=one_stage)
@@ -66,7 +66,7 @@ def record(config: Config, job: str | None, status: int, message: str) -> None:
 
 
 def finish(jobs: Sequence[Job], started: float) -> int:
-    """Prints what the jobs got, compares their policies, and returns the sweep's exit status."""
+    """Prints what the jobs got, reports on their policies, and returns the sweep's exit status."""
     if not is_main_process():
         return 0
     outcomes = [_outcome(job, started) for job in jobs]
@@ -80,7 +80,7 @@ def finish(jobs: Sequence[Job], started: float) -> int:
             print(f"  {outcome.job}: {outcome.message}")
     policies = [job for job in done if _folder(job, StageName.ppo).complete and job.name is not None]
     if policies and policies[0].config.stage in (StageName.all, StageName.ppo):
-        status = max(status, _compare(policies))
+        status = max(status, _report(policies))
     if jobs:
         print(f"\nEvery job's folder is in {pipeline.run_folder(jobs[0].config) / 'sweep'}/")
     return status
@@ -131,23 +131,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _compare(jobs: Sequence[Job]) -> int:
-    """Compares all the jobs' policies, and their SFT models where those differ; returns an exit status."""
+def _report(jobs: Sequence[Job]) -> int:
+    """Gathers all that the run's sweeps trained so far into one report; returns an exit status."""
     from rlhf.cli import run_guarded
 
-    first = jobs[0]
-    config = dataclasses.replace(first.config, stage=StageName.compare)
-    place = pipeline.Place(pipeline.run_folder(config), first.swept)
-
-    def run() -> None:
-        parents = pipeline.find_parents(config, StageName.compare, place)
-        parents.pop("ppo", None)
-        for job in jobs:
-            parents[f"candidates/ppo[{job.name}]"] = _folder(job, StageName.ppo).model_dir
-            if reaching(job.swept, StageName.sft) and _folder(job, StageName.sft).complete:
-                parents[f"candidates/sft[{job.name}]"] = _folder(job, StageName.sft).model_dir
-        folder = StageFolder(pipeline.run_folder(config) / "compare-sweep")
-        pipeline.run_in_folder(config, StageName.compare, folder, parents)
-
-    status, _ = run_guarded(run)
+    config = dataclasses.replace(jobs[0].config, stage=StageName.report)
+    place = pipeline.Place(pipeline.run_folder(config))
+    status, _ = run_guarded(lambda: pipeline.run_stage(config, StageName.report, place))
     return status

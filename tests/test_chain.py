@@ -51,11 +51,36 @@ def test_one_command_runs_the_chain_and_the_second_time_skips_it(tmp_path: Path)
 def test_a_sweep_shares_its_parents_and_shows_its_jobs_side_by_side(tmp_path: Path) -> None:
     rlhf(tmp_path, "model=sandbox-m", "stage=sft")
     rlhf(tmp_path, "model=sandbox-m", "stage=reward")
-    rlhf(tmp_path, "model=sandbox-m", "-m", "stage=ppo", "ppo.kl.coef=0,0.5")
+    sweep = ("model=sandbox-m", "-m", "stage=ppo", "ppo.kl.coef=0,0.5", "report.best_of=4", "report.few_shot=2")
+    rlhf(tmp_path, *sweep)
     run = tmp_path / "demo"
     assert not (run / "sweep" / "ppo.kl.coef=0" / "sft").exists()
-    report = json.loads((run / "compare-sweep" / "report.json").read_text())
-    assert {"ppo[ppo.kl.coef=0]", "ppo[ppo.kl.coef=0.5]"} <= set(report["candidates"])
+    report = json.loads((run / "report" / "report.json").read_text())
+    points = {point["label"]: point for point in report["points"]}
+    assert {"base", "base-few-shot", "sft", "ppo KL 0", "ppo KL 0.5"} <= set(points)
+    for label in ("ppo KL 0", "ppo KL 0.5"):
+        low, high = points[label]["wins_sft"]["ci"]
+        assert 0 <= low <= points[label]["wins_sft"]["mean"] <= high <= 1
+        assert points[label]["kl"]["mean"] is not None
+        assert points[label]["benchmark"]["mean"] > 0
+    assert points["sft"]["kl"]["mean"] == 0
+    assert [row["n"] for row in report["best_of_n"]["sandbox-m"]] == [1, 2, 4]
+    html = (run / "report" / "report.html").read_text()
+    assert "src=" not in html.replace('src="data:', "")
+    header, *lines = (run / "report" / "points.csv").read_text().splitlines()
+    assert header.startswith("label,method,base,parameters")
+    assert len(lines) == len(points)
+
+    answers = {path.name: path.stat().st_mtime_ns for path in (run / "answers").iterdir()}
+    rlhf(
+        tmp_path,
+        "model=sandbox-m",
+        "stage=report",
+        "report.best_of=4",
+        "report.few_shot=2",
+        "report.matched_kl=[0.001]",
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in (run / "answers").iterdir()} == answers
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -148,13 +148,13 @@ def test_interrupt_is_one_line_and_status_130(
     assert capsys.readouterr().err == "rlhf: Interrupted. The same command goes on from the last checkpoint.\n"
 
 
-def test_sweep_runs_its_jobs_in_their_folders_and_compares_them(
+def test_sweep_runs_its_jobs_in_their_folders_and_reports_on_them(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main(monkeypatch, *common(world)) == 0
     world.ran()
     assert run_main(monkeypatch, "-m", "stage=ppo", "ppo.kl.coef=0,0.5", *common(world)) == 0
-    names = ["demo/sweep/ppo.kl.coef=0/ppo", "demo/sweep/ppo.kl.coef=0.5/ppo", "demo/compare-sweep"]
+    names = ["demo/sweep/ppo.kl.coef=0/ppo", "demo/sweep/ppo.kl.coef=0.5/ppo", "demo/report"]
     coefs = [context.config.ppo.kl.coef for context in world.calls[:2]]
     assert coefs == [0, 0.5]
     assert world.ran() == names

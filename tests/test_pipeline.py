@@ -417,7 +417,7 @@ def test_job_starts_from_the_runs_models_when_it_has_none_of_its_own(world: Worl
     assert world.calls[-1].parents["reward_model"] == world.folder("demo/reward").model_dir
 
 
-def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_ends_in_a_table_and_a_report(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
     swept_jobs = sweep_jobs(world)
@@ -429,16 +429,16 @@ def test_sweep_ends_in_a_table_and_one_comparison(world: World, capsys: pytest.C
     world.ran()
     assert sweep.finish(swept_jobs, started) == 0
     (context,) = world.calls
-    assert context.folder.path == world.folder("demo/compare-sweep").path
-    assert set(context.parents) == {
-        *("base", "sft", "reward_model"),
-        *("candidates/ppo[ppo.kl.coef=0.0]", "candidates/ppo[ppo.kl.coef=0.5]"),
-    }
+    assert context.folder.path == world.folder("demo/report").path
+    policies = {path for role, path in context.parents.items() if role.startswith("policies/")}
+    assert policies == {world.folder(f"demo/sweep/ppo.kl.coef={coef}/ppo").model_dir for coef in (0.0, 0.5)}
+    starts = {path for role, path in context.parents.items() if role.startswith("starts/")}
+    assert starts == {world.base, world.folder("demo/sft").model_dir, world.folder("demo/reward").model_dir}
     said = capsys.readouterr().out
     assert "ppo.kl.coef=0.5     2.000" in said
 
 
-def test_failed_job_is_listed_and_the_rest_compared(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_job_is_listed_and_the_rest_reported(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.run(world.config("sft"))
     pipeline.run(world.config("reward"))
     swept_jobs = sweep_jobs(world)
@@ -448,8 +448,51 @@ def test_failed_job_is_listed_and_the_rest_compared(world: World, capsys: pytest
     sweep.record(swept_jobs[1].config, swept_jobs[1].name, 1, "RuntimeError: boom")
     assert sweep.finish(swept_jobs, started) == 1
     assert "1 of 2 jobs failed:\n  ppo.kl.coef=0.5: RuntimeError: boom" in capsys.readouterr().out
-    assert "candidates/ppo[ppo.kl.coef=0.0]" in world.calls[-1].parents
-    assert "candidates/ppo[ppo.kl.coef=0.5]" not in world.calls[-1].parents
+    assert world.calls[-1].config.stage == StageName.report
+    policies = [path for role, path in world.calls[-1].parents.items() if role.startswith("policies/")]
+    assert policies == [world.folder("demo/sweep/ppo.kl.coef=0.0/ppo").model_dir]
+
+
+def test_report_gathers_all_sweeps_of_a_run_and_of_others_and_is_made_again_when_one_was_added(world: World) -> None:
+    pipeline.run(world.config("all"))
+    pipeline.run(world.config("all", name="other", seed=3))
+    first, second = sweep_jobs(world)
+    pipeline.run(first.config, first.swept)
+    world.ran()
+    alone, with_other = (
+        world.config("report"),
+        world.config("report", report={"runs": [str(world.folder("other").path)]}),
+    )
+
+    def policies(config: Config) -> list[str]:
+        world.calls.clear()
+        pipeline.run(config)
+        return sorted(
+            path.relative_to(world.root / "runs").as_posix()
+            for context in world.calls
+            for role, path in context.parents.items()
+            if role.startswith("policies/")
+        )
+
+    own = ["demo/ppo/model", "demo/sweep/ppo.kl.coef=0.0/ppo/model"]
+    assert policies(alone) == own
+    assert policies(alone) == []  # nothing is new
+    assert policies(with_other) == [*own, "other/ppo/model"]
+    pipeline.run(second.config, second.swept)
+    assert policies(alone) == [*own, "demo/sweep/ppo.kl.coef=0.5/ppo/model"]
+    assert [path.name for path in world.folder("demo").path.glob("report*")] == ["report"]
+
+
+def test_report_without_a_policy_is_refused_with_the_command_that_makes_some(world: World) -> None:
+    pipeline.run(world.config("sft"))
+    with pytest.raises(UserError, match=r"no finished PPO in .*demo; train some with `python -m rlhf -m \+sweep=kl"):
+        pipeline.run(world.config("report"))
+
+
+@pytest.mark.parametrize("stage", ["plan", "report", "label"])
+def test_what_is_no_job_of_a_sweep_is_refused(world: World, stage: str) -> None:
+    with pytest.raises(UserError, match=f"stage={stage} is no sweep's job"):
+        sweep.check(sweep_jobs(world, stage))
 
 
 def test_job_that_never_reported_counts_as_failed(world: World, capsys: pytest.CaptureFixture[str]) -> None:

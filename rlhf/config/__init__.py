@@ -41,6 +41,7 @@ from rlhf.config.judge import JudgeConfig
 from rlhf.config.label import LabelConfig
 from rlhf.config.model import ArchitectureConfig, FreezeConfig, LoraConfig, ModelConfig
 from rlhf.config.ppo import KLConfig, LimitsConfig, PPOConfig, PtxConfig, RolloutConfig, VLLMConfig
+from rlhf.config.report import ReportConfig
 from rlhf.config.self_instruct import SelfInstructConfig, SelfInstructServerConfig
 from rlhf.config.stages import OptimConfig, PretrainConfig, RewardConfig, SFTConfig
 
@@ -79,6 +80,7 @@ __all__ = [
     "PtxConfig",
     "QualityConfig",
     "Quantization",
+    "ReportConfig",
     "RewardConfig",
     "RolloutConfig",
     "RolloutEngineName",
@@ -174,6 +176,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     self_instruct: SelfInstructConfig = field(default_factory=SelfInstructConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)

@@ -58,7 +58,7 @@ class CompareConfig:
         )
         require(
             (self.samples is None) == (self.metric is None),
-            "compare.samples=FILE and compare.metric=bleu|rouge|squad|drop|accuracy belong together; set both or neither.",
+            "compare.samples=FILE and compare.metric=bleu|rouge|squad|drop|accuracy belong together; set both.",
         )
         require(
             self.samples is None or self.verdicts is None,

@@ -6,7 +6,6 @@ Its numbers for every n come from one set of N samples a prompt, without drawing
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,14 +64,3 @@ def _log_choose(total: ArrayLike, chosen: int) -> NDArray[np.float64]:
                 -np.inf,
             )
         )
-
-
-def table(
-    scores: ArrayLike, golds: ArrayLike | None, ns: Sequence[int]
-) -> list[dict[str, NDArray[np.float64] | float]]:
-    """For each n its KL and, a number a prompt, the score and the judge's score of what is picked."""
-    return [
-        {"n": n, "kl": kl(n), "score": best_of(scores, scores, n)}
-        | ({} if golds is None else {"gold": best_of(scores, golds, n)})
-        for n in ns
-    ]

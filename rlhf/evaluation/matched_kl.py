@@ -1,4 +1,4 @@
-"""Scores at equal measured KL: settings are compared where they went equally far, not where their coefficients agree."""
+"""Scores at equal measured KL: settings are compared where they went equally far, not at equal coefficients."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def interpolation(kl: ArrayLike, at: float) -> NDArray[np.float64] | None:
     """Weights of the measured points that give the value at KL `at`; None outside of what was measured.
 
     kl: (points,) nats, in any order. The curve between two neighbours is a straight line in sqrt(KL), in which scores
-    are nearly linear at first (Bai et al. 2022, arXiv:2204.05862). Returns (points,), summing to 1. Points with the same
-    KL share their weight.
+    are nearly linear at first (Bai et al. 2022, arXiv:2204.05862). Returns (points,), summing to 1. Points with one KL
+    share its weight.
     """
     root = np.sqrt(np.maximum(np.asarray(kl, dtype=np.float64), 0.0))
     target = np.sqrt(at)
@@ -31,7 +31,7 @@ def interpolation(kl: ArrayLike, at: float) -> NDArray[np.float64] | None:
 
 
 def targets(curves: Sequence[ArrayLike], count: int = 5) -> list[float]:
-    """KLs at which as many curves as possible can be compared, evenly spaced in sqrt(KL); [] with fewer than two curves.
+    """KLs at which two curves or more can be compared, evenly spaced in sqrt(KL); [] with fewer than two curves.
 
     curves: the measured KLs of each curve. The range is the one in which at least two curves overlap.
     """

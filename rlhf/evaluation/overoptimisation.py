@@ -1,4 +1,4 @@
-"""How a judge's score moves with KL as a policy is optimised against a reward model (Gao et al. 2022, arXiv:2210.10760).
+"""How a judge's score moves with KL as a reward model is optimised against (Gao et al. 2022, arXiv:2210.10760).
 
 With d = sqrt(KL) and R the gain over the model optimisation starts from, their equations 1 and 2 are
 

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 4.6
 HEIGHT_IN = 3.1
-_FIXED = {"base": ("#6e6e6e", "s"), "sft": ("#0072B2", "o"), "ppo": ("#D55E00", "^")}
-_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("D", "v", "P", "X", "<", ">", "p")
+# The chain's own candidates and the sweep report's methods; all others take turns with what is left.
+_FIXED = {
+    "base": ("#6e6e6e", "s", "-"),
+    "base-few-shot": ("#000000", "P", "--"),
+    "sft": ("#0072B2", "o", "-"),
+    "ppo": ("#D55E00", "^", "-"),
+    "ppo-ptx": ("#009E73", "D", "-"),
+    "best-of-n": ("#CC79A7", "v", "-"),
+}
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000")
+_MARKERS = ("X", "<", ">", "p", "D", "v", "P")
 _LINES = ("-", "--", "-.", ":")
 SETTINGS = {
     "font.size": 9,
@@ -66,12 +74,12 @@ class Style:
 
 
 def styles(candidates: Sequence[str]) -> dict[str, Style]:
-    """Each candidate's look: fixed for base, sft and ppo, by order for others."""
+    """Each candidate's look: fixed for the methods of the paper, by order for others."""
     looks = {}
     others = 0
     for name in candidates:
         if name in _FIXED:
-            looks[name] = Style(*_FIXED[name], "-")
+            looks[name] = Style(*_FIXED[name])
         else:
             colour, marker = _COLOURS[others % len(_COLOURS)], _MARKERS[others % len(_MARKERS)]
             looks[name] = Style(colour, marker, _LINES[(others + 1) % len(_LINES)])
@@ -334,11 +342,16 @@ def against_kl(
             label = f"{curves.kl_coef[name]:g}" if name in curves.kl_coef else name
             axes.annotate(label, (x, scores["score"]), xytext=(5, 5), textcoords="offset points", fontsize=8)
         if root:
-            axes.set_xscale("function", functions=(_root, _square))
+            root_axis(axes)
         axes.set_xlim(left=0)
         axes.set_xlabel("KL from SFT (nats per response" + (", spaced by square root)" if root else ")"))
         axes.set_ylabel(report["units"][judge])
         return finish()
+
+
+def root_axis(axes: Axes) -> None:
+    """Spaces the horizontal axis by the square root of its values, which start at 0."""
+    axes.set_xscale("function", functions=(_root, _square))
 
 
 def _root(values: Any) -> Any:

@@ -147,8 +147,13 @@ def render(
         _table(report, colours),
         gallery(figures(report, curves)),
         benchmark_tables.html_table(report["candidates"], ordered(report)),
-        _samples(report, responses, colours, side_by_side),
-        _method(report, made),
+        samples_html(ordered(report), report["baseline"], responses, colours, side_by_side),
+        method_html(
+            made,
+            DEFINITIONS,
+            {name: candidate["path"] for name, candidate in report["candidates"].items()},
+            f"{report['bootstrap_samples']} bootstrap samples, tie margin {report['tie_margin']:g}.",
+        ),
     ]
     return page(report["statement"], parts)
 
@@ -236,16 +241,20 @@ def spread_over_tasks(responses: Sequence[Mapping[str, Any]], count: int) -> lis
     return [row for turn in turns for row in turn if row is not None][:count]
 
 
-def _samples(
-    report: Mapping[str, Any], responses: Sequence[Mapping[str, Any]], colours: Mapping[str, str], count: int
+def samples_html(
+    names: Sequence[str],
+    baseline: str,
+    responses: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+    count: int,
 ) -> str:
-    baseline = report["baseline"]
+    """`count` prompts with the answers of all `names`, what the baseline's has not underlined."""
     cards = []
     for row in spread_over_tasks(responses, count):
         reference = row["candidates"][baseline]["response"]
         shown = [
             _response(name, row["candidates"][name], colours[name], None if name == baseline else reference)
-            for name in ordered(report)
+            for name in names
         ]
         task = f'<span class="task">{escape(row["task"].replace("_", " "))}</span>' if row["task"] else ""
         answers = f'<div class="responses">{"".join(shown)}</div>'
@@ -298,19 +307,20 @@ def mark_differences(text: str, reference: str) -> str:
     return " ".join(parts)
 
 
-def _method(report: Mapping[str, Any], made: Made) -> str:
+def method_html(made: Made, definitions: Mapping[str, str], candidates: Mapping[str, str], note: str) -> str:
+    """How it was made: command, what the words mean, where models and data came from, versions, config."""
+
     def rows(values: Mapping[str, Any]) -> str:
         return "".join(f"<dt>{escape(str(k))}</dt><dd><code>{escape(str(v))}</code></dd>" for k, v in values.items())
 
-    meanings = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in DEFINITIONS.items())
-    paths = {name: candidate["path"] for name, candidate in report["candidates"].items()}
+    meanings = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in definitions.items())
     return f"""<h2>How it was made</h2>
 <pre>{escape(made.command)}</pre>
 <h3>What the words mean</h3>
 <dl>{meanings}</dl>
-<p class="note">{report["bootstrap_samples"]} bootstrap samples, tie margin {report["tie_margin"]:g}.</p>
+<p class="note">{escape(note)}</p>
 <h3>Candidates</h3>
-<dl>{rows(paths)}</dl>
+<dl>{rows(candidates)}</dl>
 <h3>Folders</h3>
 <dl>{rows(made.folders)}</dl>
 <h3>Data</h3>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +42,3 @@ def over_seeds(values: Sequence[float]) -> SeedEstimate:
     deviation = float(np.std(values, ddof=1))
     half_width = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
     return SeedEstimate(mean, mean - half_width, mean + half_width, deviation, n)
-
-
-def paired_over_seeds(ours: Mapping[int, float], theirs: Mapping[int, float]) -> SeedEstimate:
-    """The mean of ours - theirs over the seeds that both have: what a seed does to both settings cancels.
-
-    ours, theirs: seed -> value. Raises ValueError if they share no seed.
-    """
-    shared = sorted(set(ours) & set(theirs))
-    if not shared:
-        raise ValueError(f"Seeds {sorted(ours)} and {sorted(theirs)} have none in common; train both on the same.")
-    return over_seeds([ours[seed] - theirs[seed] for seed in shared])

@@ -70,7 +70,8 @@ def main() -> None:
     for size in "sl":
         rlhf(f"run.name=numbers-{size}", f"model=sandbox-{size}")
     rlhf("-m", "stage=ppo", f"ppo.kl.coef={','.join(map(str, KL_COEFS))}", f"run.name={MAIN}")
-    swept = report(MAIN, "compare-sweep")["candidates"]
+    report_of_sweep = json.loads((ROOT / "runs" / MAIN / "report" / "report.json").read_text(encoding="utf-8"))
+    swept = {point["kl_coef"]: point for point in report_of_sweep["points"] if point["method"] == "ppo"}
     numbers = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "seeds": {seed: summary(f"numbers-seed{seed}") for seed in SEEDS},
@@ -81,10 +82,10 @@ def main() -> None:
         },
         "kl_sweep": {
             coef: {
-                "kl": swept[f"ppo[ppo.kl.coef={coef}]"]["kl"],
-                "gold": swept[f"ppo[ppo.kl.coef={coef}]"]["gold_score"],
-                "reward_model": swept[f"ppo[ppo.kl.coef={coef}]"]["judges"]["reward_model"]["score"],
-                "win_rate": swept[f"ppo[ppo.kl.coef={coef}]"]["win_rate"],
+                "kl": swept[coef]["kl"]["mean"],
+                "gold": swept[coef]["judge"]["mean"],
+                "reward_model": swept[coef]["proxy"]["mean"],
+                "win_rate": swept[coef]["wins_sft"]["mean"],
             }
             for coef in KL_COEFS
         },

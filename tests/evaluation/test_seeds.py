@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from rlhf.evaluation.seeds import over_seeds, paired_over_seeds
+from rlhf.evaluation.seeds import over_seeds
 
 
 def test_the_interval_is_students() -> None:
@@ -29,13 +29,3 @@ def test_three_seeds_cover_the_truth_95_times_in_100() -> None:
     generator = np.random.default_rng(0)
     runs = [over_seeds(generator.normal(2, 1, size=3).tolist()) for _ in range(800)]
     assert 0.93 <= np.mean([run.low <= 2 <= run.high for run in runs if run.low and run.high]) <= 0.97
-
-
-def test_differences_are_paired_by_seed_and_over_shared_seeds_only() -> None:
-    luck = {1: 0.3, 2: -0.2, 3: 0.1, 4: 9.0}
-    ours, theirs = {seed: luck[seed] + 0.05 for seed in (3, 1, 2)}, {seed: luck[seed] for seed in (1, 2, 3, 4)}
-    found = paired_over_seeds(ours, theirs)
-    assert (found.mean, found.n) == (pytest.approx(0.05), 3)
-    assert found.deviation == pytest.approx(0, abs=1e-12)
-    with pytest.raises(ValueError, match=r"Seeds \[1\] and \[2\] have none in common"):
-        paired_over_seeds({1: 0.0}, {2: 0.0})

@@ -70,6 +70,10 @@ class Gathered:
     def policies(self) -> list[Policy]:
         return [policy for setting in self.settings for policy in setting.policies]
 
+    def trained_on(self, reward_model: Path | None) -> bool:
+        """Whether any policy was trained on this very reward model."""
+        return reward_model is not None and any(policy.reward_model == reward_model for policy in self.policies)
+
     def curves(self, along: str) -> list[tuple[Setting, ...]]:
         """Settings that differ in `along` alone, in its order, two or more of them each."""
         groups: dict[tuple[Any, ...], list[Setting]] = {}
@@ -128,7 +132,7 @@ def _policy(folder: StageFolder, job: str) -> Policy:
 
 def _names(bases: Mapping[str, Path]) -> dict[str, str]:
     """A name for each base by its hash: its folder's, or the run's whose pretrain stage made it; told apart by hash."""
-    names = {}
+    names: dict[str, str] = {}
     for digest, path in bases.items():
         own = path.parent.parent.name if path.name == "model" and path.parent.name == "pretrain" else path.name
         taken = own in names.values()
@@ -152,9 +156,9 @@ def _by_setting(policies: Sequence[Policy], names: Mapping[str, str]) -> list[Se
     keys = [key for key in keys if any(_differs(key, members) for members in bases)]
     groups: dict[tuple[Any, ...], dict[tuple[Any, ...], Policy]] = {}
     for policy in policies:
-        values = tuple((key, str(policy.settings[key])) for key in keys if key in policy.settings)
+        shown = tuple((key, str(policy.settings[key])) for key in keys if key in policy.settings)
         # Two sweeps may have trained the same policy.
-        groups.setdefault((names[policy.base_hash], values), {}).setdefault(policy.seeds, policy)
+        groups.setdefault((names[policy.base_hash], shown), {}).setdefault(policy.seeds, policy)
     settings = []
     for (base, _), by_seed in groups.items():
         members = tuple(by_seed.values())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
-from rlhf.evaluation.winrate import CONFIDENCE, Bootstrap
+from rlhf.evaluation.seeds import over_seeds
+from rlhf.evaluation.winrate import Bootstrap
 
 PerPrompt = NDArray[np.float64]  # (prompts,)
 
@@ -57,12 +57,26 @@ class Value:
         return {"mean": self.mean, "ci": self.ci, "seeds": self.seeds, "sd_seeds": self.sd_seeds}
 
 
+def share(arrays: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
+    """`value` of win rates, 0 to 1, which no interval leaves."""
+    return _within(value(arrays, bootstrap))
+
+
+def share_of_seeds(numbers: Sequence[float]) -> Value:
+    """`value_of_seeds` of accuracies, 0 to 1, which no interval leaves."""
+    return _within(value_of_seeds(numbers))
+
+
+def _within(found: Value) -> Value:
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
 def value(arrays: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
     """Mean over seeds and prompts, with an interval for the choice of both.
 
-    The prompts' part is a bootstrap of the mean over seeds; the seeds' part, where there are two or more, Student's t of
-    their means; the two are independent, so their half-widths add in quadrature. With one seed the interval says nothing
-    of how much another would differ.
+    The prompts' part is a bootstrap of the mean over seeds; the seeds' part, where there are two or more, Student's t
+    of their means; the two are independent, so their half-widths add in quadrature. With one seed the interval says
+    nothing of how much another would differ.
     """
     estimate = bootstrap.estimate(np.mean(arrays, axis=0))
     return _widened(estimate.mean, estimate.low, estimate.high, [float(np.mean(array)) for array in arrays])
@@ -75,28 +89,18 @@ def value_of_seeds(numbers: Sequence[float]) -> Value:
 
 
 def _widened(mean: float, low: float, high: float, seed_means: Sequence[float]) -> Value:
-    count = len(seed_means)
-    if count < 2:
-        return Value(mean, low, high, count)
-    deviation = float(np.std(seed_means, ddof=1))
-    half = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / math.sqrt(count)
-    return Value(mean, mean - math.hypot(mean - low, half), mean + math.hypot(high - mean, half), count, deviation)
+    seeds = over_seeds(seed_means)
+    half = 0.0 if seeds.high is None else seeds.high - seeds.mean
+    return Value(
+        mean, mean - math.hypot(mean - low, half), mean + math.hypot(high - mean, half), seeds.n, seeds.deviation
+    )
 
 
-def difference(
-    one: Sequence[PerPrompt], other: Sequence[PerPrompt], bootstrap: Bootstrap, *, paired: bool = False
-) -> Value:
-    """Mean of `one` minus mean of `other` on the same prompts.
-
-    paired: the two have the same seeds in the same order, and each is compared with its namesake; else the seeds' parts
-    of both add in quadrature.
-    """
-    if paired and len(one) == len(other):
-        return value([a - b for a, b in zip(one, other, strict=True)], bootstrap)
-    estimate = bootstrap.estimate(np.mean(one, axis=0) - np.mean(other, axis=0))
+def difference(one: Sequence[PerPrompt], other: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
+    """Mean of `one` minus mean of `other` on the same prompts; the seeds' parts of both add in quadrature."""
+    estimate = bootstrap.difference(np.mean(one, axis=0), np.mean(other, axis=0))
     low, high = estimate.low, estimate.high
     for arrays in (one, other):
-        own = [float(np.mean(array)) for array in arrays]
-        widened = _widened(estimate.mean, low, high, own)
+        widened = _widened(estimate.mean, low, high, [float(np.mean(array)) for array in arrays])
         low, high = widened.low, widened.high
     return Value(estimate.mean, low, high, min(len(one), len(other)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhf.evaluation.sweeps.points import difference, value, value_of_seeds
+from rlhf.evaluation.sweeps.points import difference, share, share_of_seeds, value, value_of_seeds
 from rlhf.evaluation.winrate import Bootstrap
 
 BOOTSTRAP = Bootstrap(200, samples=2000, seed=0)
@@ -56,10 +56,16 @@ def test_difference_on_the_same_prompts_is_sharper_than_that_of_two_intervals() 
     assert found.ci == pytest.approx([0.1, 0.1])
 
 
-def test_paired_seeds_share_their_luck() -> None:
+def test_the_luck_of_both_sides_seeds_adds_in_quadrature() -> None:
     luck = [0.0, 1.0, 2.0]
     one, other = [np.full(200, x + 0.1) for x in luck], [np.full(200, x) for x in luck]
-    assert difference(one, other, BOOTSTRAP, paired=True).ci == pytest.approx([0.1, 0.1])
-    unpaired = difference(one, other, BOOTSTRAP)
+    found = difference(one, other, BOOTSTRAP)
     half = stats.t.ppf(0.975, 2) / math.sqrt(3)
-    assert unpaired.high - unpaired.mean == pytest.approx(math.hypot(half, half))
+    assert found.mean == pytest.approx(0.1)
+    assert found.high - found.mean == pytest.approx(math.hypot(half, half))
+
+
+def test_a_share_stays_between_0_and_1() -> None:
+    assert value([np.full(200, 0.2), np.full(200, 0.9)], BOOTSTRAP).low < 0
+    assert share([np.full(200, 0.2), np.full(200, 0.9)], BOOTSTRAP).ci == [0, 1]
+    assert share_of_seeds([0.99, 0.9]).high == 1

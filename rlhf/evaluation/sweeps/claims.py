@@ -1,0 +1,287 @@
+"""What holds and what does not, in words: the questions that InstructGPT's comparisons answer, asked of one's own runs.
+
+A claim holds where its 95 % interval lies wholly on its side, fails where it lies wholly on the other, and is open
+where it holds both: many claims are tested, so a single one of them is wrong more often than one time in twenty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rlhf.evaluation.sweeps.points import Point, Value, difference, share
+from rlhf.evaluation.sweeps.summary import Measured, at_equal_kl, by_size, compare_points, mean_kl, rl_fit
+
+_WORDS = {True: "Yes", False: "No", None: "Open"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    question: str
+    holds: bool | None  # None: the numbers do not tell
+    answer: str  # a sentence with the numbers
+
+    @property
+    def word(self) -> str:
+        return _WORDS[self.holds]
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def claims(measured: Measured, wanted_kl: Sequence[float] = ()) -> list[Claim]:
+    """Every question that the measured points can answer, in the order of the paper's results."""
+    asked: list[Callable[[Measured], list[Claim]]] = [
+        _ppo_beats_sft,
+        _small_beats_large,
+        _small_beats_large_base,
+        _overoptimised,
+        lambda m: _beats_best_of_n(m, wanted_kl),
+        _ptx_wins_back,
+        _ptx_costs,
+        _kl_wins_back,
+    ]
+    return [claim for ask in asked for claim in ask(measured)]
+
+
+def _side(found: Value, middle: float = 0.0) -> bool | None:
+    if found.low > middle:
+        return True
+    return False if found.high < middle else None
+
+
+def percent(found: Value) -> str:
+    return f"{100 * found.mean:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _number(found: Value, digits: int = 3) -> str:
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def _over_seeds(point: Point) -> str:
+    return f" over {point.seeds} seeds" if point.seeds > 1 else ""
+
+
+def chosen(measured: Measured, base: str, method: str) -> Point | None:
+    """The setting that stands for a method: figure 1's where there are several sizes, else the best by win rate."""
+    shared = [point for point in by_size(measured).get(method, []) if point.base == base]
+    if len(measured.bases) > 1 and shared:
+        return shared[0]
+    points = measured.find(method, base)
+    return max(points, key=lambda p: float(np.mean(p.per_prompt["wins_sft"])), default=None)
+
+
+def _ppo_beats_sft(measured: Measured) -> list[Claim]:
+    found = []
+    for base in measured.bases:
+        for method in ("ppo", "ppo-ptx"):
+            point = chosen(measured, base, method)
+            if point is None:
+                continue
+            rate = share(point.per_prompt["wins_sft"], measured.bootstrap)
+            count = len(measured.find(method, base))
+            best = f", the best of {count} settings" if len(measured.bases) == 1 and count > 1 else ""
+            found.append(
+                Claim(
+                    f"Does {_name(method)} beat the SFT model{_of(measured, base)}?",
+                    _side(rate, 0.5),
+                    f"{point.label}{best} wins {percent(rate)} of prompts{_over_seeds(point)} by the "
+                    f"{measured.judge} judge.",
+                )
+            )
+    return found
+
+
+def _name(method: str) -> str:
+    return {"ppo": "PPO", "ppo-ptx": "PPO-ptx", "sft": "SFT"}.get(method, method)
+
+
+def _of(measured: Measured, base: str) -> str:
+    return f" of {base}" if len(measured.bases) > 1 else ""
+
+
+def _against(measured: Measured, small: Point, large: Point, question: str) -> Claim:
+    """Who has the better answer on the same prompts: wins of `small`, ties as half."""
+    ours, theirs = small.per_prompt["judge"], large.per_prompt["judge"]
+    wins = [np.mean([(a > b) + 0.5 * (a == b) for b in theirs], axis=0) for a in ours]
+    rate = share(wins, measured.bootstrap)
+    return Claim(question, _side(rate, 0.5), f"{small.label} wins {percent(rate)} of prompts against {large.label}.")
+
+
+def _small_beats_large(measured: Measured) -> list[Claim]:
+    """The paper's first result: 1.3B InstructGPT is preferred to 175B GPT-3; here also to the larger SFT model."""
+    found = []
+    for small, large in zip(measured.bases, measured.bases[1:], strict=False):
+        for method in ("ppo", "ppo-ptx"):
+            point = chosen(measured, small, method)
+            if point is not None and measured.find("sft", large):
+                question = f"Does {_name(method)} of {small} beat the SFT model of {large}?"
+                found.append(_against(measured, point, measured.sft(large), question))
+    return found
+
+
+def _small_beats_large_base(measured: Measured) -> list[Claim]:
+    if len(measured.bases) < 2:
+        return []
+    small, large = measured.bases[0], measured.bases[-1]
+    found = []
+    for method in ("base-few-shot", "base"):
+        others = measured.find(method, large)
+        point = chosen(measured, small, "ppo-ptx") or chosen(measured, small, "ppo")
+        if others and point is not None:
+            shown = "the prompted base model" if method == "base-few-shot" else "the base model"
+            question = f"Does the small {_name(point.method)} ({small}) beat {shown} of {large}?"
+            found.append(_against(measured, point, others[0], question))
+    return found
+
+
+def _overoptimised(measured: Measured) -> list[Claim]:
+    """Gao et al. 2022: the judge's score peaks and falls while the reward model's goes on rising."""
+    found: list[Claim] = []
+    for labels in measured.kl_curves if measured.independent else ():
+        points = sorted((measured.point(label) for label in labels), key=mean_kl)
+        furthest = points[-1]
+        best = max(points, key=lambda p: float(np.mean(p.per_prompt["judge"])))
+        proxy = compare_points(measured, furthest, best, "proxy")
+        lost = compare_points(measured, furthest, best)
+        if len(points) < 3 or lost is None or proxy is None:
+            continue
+        fit = rl_fit(measured, labels, "judge")
+        at = ""
+        if fit is not None and fit.peak_kl is not None:
+            bounds = "" if fit.peak_kl_ci is None else f" [{fit.peak_kl_ci[0]:.2g}, {fit.peak_kl_ci[1]:.2g}]"
+            at = f" The fitted curve peaks at {fit.peak_kl:.2g} nats{bounds}."
+        holds = best is not furthest and lost.high < 0 < proxy.low
+        score = f"The {measured.judge} score is best"
+        if best is furthest:
+            answer = f"{score} where the policy went furthest, {furthest.label}, at {mean_kl(furthest):.2f} nats."
+        else:
+            answer = (
+                f"{score} with {best.label} (KL {mean_kl(best):.2f} nats); at {mean_kl(furthest):.2f} nats, "
+                f"{furthest.label}, it differs by {_number(lost)}, the reward-model score by {_number(proxy, 2)}.{at}"
+            )
+        found.append(
+            Claim(
+                f"Is the reward model over-optimised{_of(measured, points[0].base)} ({points[0].method})?",
+                True if holds else (False if best is furthest else None),
+                answer,
+            )
+        )
+    return found
+
+
+def _beats_best_of_n(measured: Measured, wanted_kl: Sequence[float]) -> list[Claim]:
+    found = []
+    for base in measured.bases:
+        rows = [row for row in at_equal_kl(measured, base, wanted_kl) if row["over_best_of_n"]]
+        for name in dict.fromkeys(name for row in rows for name in row["over_best_of_n"]):
+            gaps = [(row["kl"], row["over_best_of_n"][name]) for row in rows if name in row["over_best_of_n"]]
+            above = [kl for kl, gap in gaps if gap["ci"][0] > 0]
+            below = [kl for kl, gap in gaps if gap["ci"][1] < 0]
+            shown = "; ".join(
+                f"{gap['mean']:+.3f} [{gap['ci'][0]:+.3f}, {gap['ci'][1]:+.3f}] at {kl:g} nats" for kl, gap in gaps
+            )
+            found.append(
+                Claim(
+                    f"Does {_name(name)} beat best-of-n at equal KL{_of(measured, base)}?",
+                    True if len(above) == len(gaps) else (False if len(below) == len(gaps) else None),
+                    f"{measured.judge.capitalize()} score over best-of-n's: {shown}.",
+                )
+            )
+    return found
+
+
+# What pretraining had taught: the benchmark's accuracy where there is one, else the loss on held-out text.
+
+
+def _taught(point: Point) -> tuple[float, ...]:
+    return point.per_seed.get("benchmark") or tuple(-loss for loss in point.per_seed.get("text_loss", ()))
+
+
+def _taught_words(measured: Measured) -> tuple[str, Callable[[float], str]]:
+    if any(point.per_seed.get("benchmark") for point in measured.points):
+        return "held-out task accuracy", lambda x: f"{100 * x:.1f} %"
+    return "loss on held-out text", lambda x: f"{-x:.3f} nats"
+
+
+def _ptx_wins_back(measured: Measured) -> list[Claim]:
+    found = []
+    what, show = _taught_words(measured)
+    for labels in measured.ptx_curves:
+        points = [measured.point(label) for label in labels]
+        bases = measured.find("base", points[0].base)
+        without, with_ptx = points[0], max(points[1:], key=lambda p: float(np.mean(_taught(p) or (-np.inf,))))
+        if not bases or points[0].ptx_coef or not (_taught(bases[0]) and _taught(without) and _taught(with_ptx)):
+            continue
+        start, tax, left = (float(np.mean(_taught(p))) for p in (bases[0], without, with_ptx))
+        gain = _seeds_difference(_taught(with_ptx), _taught(without))
+        share = (left - tax) / (start - tax) if start > tax else float("nan")
+        answer = (
+            f"The {what} is {show(start)} for the base model, {show(tax)} after {without.label} and {show(left)} with "
+            f"{with_ptx.label}" + (f": {100 * share:.0f} % of what was lost" if start > tax else "") + "."
+        )
+        found.append(Claim(f"Does ptx win back the lost {what}{_of(measured, points[0].base)}?", _side(gain), answer))
+    return found
+
+
+def _ptx_costs(measured: Measured) -> list[Claim]:
+    found = []
+    for labels in measured.ptx_curves:
+        points = [measured.point(label) for label in labels]
+        if points[0].ptx_coef or not any(_taught(point) for point in points):
+            continue
+        with_ptx = max(points[1:], key=lambda p: float(np.mean(_taught(p) or (-np.inf,))))
+        gap = compare_points(measured, with_ptx, points[0])
+        if gap is not None:
+            found.append(
+                Claim(
+                    f"Does that cost any of the {measured.judge} score{_of(measured, points[0].base)}?",
+                    _side(Value(-gap.mean, -gap.high, -gap.low, gap.seeds)),
+                    f"{with_ptx.label} less {points[0].label}: {_number(gap)}.",
+                )
+            )
+    return found
+
+
+def _kl_wins_back(measured: Measured) -> list[Claim]:
+    """The paper's figure 34: no KL coefficient does what ptx does."""
+    found = []
+    what, show = _taught_words(measured)
+    for labels in measured.kl_curves:
+        points = [measured.point(label) for label in labels]
+        bases = measured.find("base", points[0].base)
+        if len(points) < 2 or points[0].method != "ppo" or not bases or not all(map(_taught, (*points, bases[0]))):
+            continue
+        best = max(points, key=lambda p: float(np.mean(_taught(p))))
+        start, sft = float(np.mean(_taught(bases[0]))), measured.sft(points[0].base)
+        gap = _seeds_difference(_taught(best), _taught(bases[0]))
+        reached = float(np.mean(_taught(best)))
+        before = f" (the SFT model: {show(float(np.mean(_taught(sft))))})" if _taught(sft) else ""
+        found.append(
+            Claim(
+                f"Does raising the KL coefficient win it back{_of(measured, points[0].base)}?",
+                False if gap.high < 0 else (True if gap.low >= 0 else None),
+                f"The best {what} of {len(points)} coefficients is {show(reached)}, with {best.label}{before}; the "
+                f"base model's is {show(start)}.",
+            )
+        )
+    return found
+
+
+def _seeds_difference(one: Sequence[float], other: Sequence[float]) -> Value:
+    from rlhf.evaluation.winrate import Bootstrap
+
+    single = Bootstrap(1, samples=1, seed=0)
+    return difference([np.array([x]) for x in one], [np.array([x]) for x in other], single)
+
+
+def statement(measured: Measured, found: Sequence[Claim]) -> str:
+    """The answer in one sentence: the first claim, and how many of the others hold."""
+    if not found:
+        return "Nothing was trained that could be compared."
+    held, failed = sum(claim.holds is True for claim in found), sum(claim.holds is False for claim in found)
+    rest = f"; of {len(found)} questions {held} are answered yes, {failed} no" if len(found) > 1 else ""
+    return f"{found[0].answer.rstrip('.')}{rest}."

@@ -1,0 +1,428 @@
+"""The sweep report's figures: the paper's figure 1, frontiers over KL with Gao et al.'s curves, ablations.
+
+Colours and markers are those of `rlhf.evaluation.plots`, by method. Hollow marks are single seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlhf.evaluation.overoptimisation import Fit
+from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
+from rlhf.evaluation.sweeps.points import Point, Value, share, share_of_seeds, value, value_of_seeds
+from rlhf.evaluation.sweeps.summary import SHARES, BestOfN, Measured, best_of_n_fit, by_size, mean_kl, rl_fit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METHODS = ("base", "base-few-shot", "sft", "ppo", "ppo-ptx", "best-of-n")
+WHO_WINS, OVER_KL = "Who wins", "Score against KL"
+ABLATIONS = "Ablations: the KL coefficient and the pretraining gradients"
+_NAMES = {"sft": "SFT", "ppo": "PPO", "ppo-ptx": "PPO-ptx"}
+
+
+def method_title(method: str) -> str:
+    return _NAMES.get(method, method.replace("-", " ") if method == "base-few-shot" else method)
+
+
+def figures(measured: Measured) -> list[Figure]:
+    """Every figure that the points at hand allow, in the order of the report."""
+    looks = styles(METHODS)
+    drawn = [*_figure_one(measured, looks), win_rates(measured, looks)]
+    for base in measured.bases:
+        lines = [[measured.point(label) for label in line] for line in measured.kl_curves]
+        lines = [line for line in lines if line[0].base == base]
+        best = next((best for best in measured.best_of_n if best.base == base), None)
+        if lines:
+            for root in (False, True):
+                drawn.append(_frontier(measured, base, lines, best, looks, root=root))
+            drawn += [
+                _gold_and_proxy(measured, base, lines, looks),
+                _judge_against_proxy(measured, base, lines, best, looks),
+                _kl_against_coefficient(measured, base, lines, looks),
+                _length_against_kl(measured, base, lines, looks),
+            ]
+        drawn += _ablation(measured, base, measured.kl_curves, "ppo.kl.coef", "kl_coef", looks)
+        drawn += _ablation(measured, base, measured.ptx_curves, "ppo.ptx.coef", "ptx_coef", looks)
+    return drawn
+
+
+def _of(measured: Measured, base: str) -> str:
+    return f", {base}" if len(measured.bases) > 1 else ""
+
+
+def _mark(
+    axes: Axes,
+    look: Style,
+    x: float,
+    y: Value,
+    *,
+    scale: float = 1.0,
+    x_interval: Value | None = None,
+) -> None:
+    axes.errorbar(
+        [x],
+        [scale * y.mean],
+        yerr=whiskers([scale * y.mean], [[scale * bound for bound in y.ci]]),
+        xerr=None if x_interval is None else whiskers([x], [[max(bound, 0.0) for bound in x_interval.ci]]),
+        color=look.colour,
+        marker=look.marker,
+        linestyle="none",
+        elinewidth=0.9,
+        capsize=2,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    if len(names) > 1:
+        axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
+
+
+def _figure_one(measured: Measured, looks: Mapping[str, Style]) -> list[Figure]:
+    """Win rate against the largest SFT model by size and method, as the paper's figure 1; [] with one size."""
+    sizes = by_size(measured)
+    if len(measured.bases) < 2 or any(point.parameters is None for points in sizes.values() for point in points):
+        return []
+    caption = (
+        f"Share of prompts on which a model's answer beats that of the largest SFT model ({measured.largest}), ties as "
+        f"half, by the {measured.judge} judge; bars are 95 % intervals over prompts and seeds. As figure 1 of "
+        "arXiv:2203.02155."
+    )
+    with canvas("Win rate by size and method", caption, WHO_WINS, 3.6) as (axes, finish):
+        axes.axhline(50, color="black", linewidth=1, linestyle="--")
+        for method, points in sizes.items():
+            look = looks[method]
+            x = [float(point.parameters or 0) for point in points]
+            values = [share(point.per_prompt["wins_largest"], measured.bootstrap) for point in points]
+            axes.plot(x, [100 * v.mean for v in values], color=look.colour, linestyle=look.line, linewidth=1.2)
+            for at, v in zip(x, values, strict=True):
+                _mark(axes, look, at, v, scale=100)
+            axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method_title(method))
+        axes.set_xscale("log")
+        ticks = sorted({float(p.parameters or 0) for points in sizes.values() for p in points})
+        axes.set_xticks(ticks, [_count(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("weights")
+        axes.set_ylabel("win rate (% of prompts)")
+        axes.set_ylim(0, 100)
+        _legend(axes, [method_title(method) for method in sizes])
+        return [finish()]
+
+
+def _count(number: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:g}"
+
+
+def win_rates(measured: Measured, looks: Mapping[str, Style]) -> Figure:
+    """Every point's win rate against the SFT model it started from, with its seeds."""
+    points = [point for point in measured.points if point.method != "sft" and point.per_prompt.get("wins_sft")]
+    caption = (
+        f"Share of prompts on which the answer beats that of the SFT model it started from, ties as half, by the "
+        f"{measured.judge} judge; bars are 95 % intervals over prompts and seeds, hollow marks single seeds."
+    )
+    with canvas("Win rate against one's own SFT model", caption, WHO_WINS, 1.1 + 0.24 * len(points)) as (axes, finish):
+        axes.axvline(50, color="black", linewidth=1, linestyle="--")
+        for row, point in enumerate(points):
+            look, found = looks[point.method], share(point.per_prompt["wins_sft"], measured.bootstrap)
+            axes.errorbar(
+                [100 * found.mean],
+                [row],
+                xerr=whiskers([100 * found.mean], [[100 * bound for bound in found.ci]]),
+                color=look.colour,
+                marker=look.marker,
+                capsize=2,
+                elinewidth=0.9,
+                zorder=3,
+            )
+            if point.seeds > 1:
+                seeds = [100 * float(np.mean(array)) for array in point.per_prompt["wins_sft"]]
+                axes.plot(seeds, [row] * len(seeds), look.marker, color=look.colour, markerfacecolor="none", alpha=0.6)
+        axes.set_yticks(range(len(points)), [point.label for point in points], fontsize=7.5)
+        axes.set_ylim(len(points) - 0.4, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("win rate (% of prompts)")
+        axes.grid(axis="y", visible=False)
+        return finish()
+
+
+def _kl_axis(axes: Axes, *, root: bool) -> None:
+    if root:
+        root_axis(axes)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("KL from SFT (nats per response" + (", spaced by square root)" if root else ")"))
+
+
+def _fitted(axes: Axes, fit: Fit | None, start: float, furthest: float, look: Style) -> None:
+    """The fitted curve, thin and dotted, and its peak."""
+    if fit is None:
+        return
+    kl = np.linspace(0, furthest**0.5, 200) ** 2
+    axes.plot(kl, start + fit(kl), color=look.colour, linestyle=":", linewidth=1.2, zorder=2)
+    if fit.peak_kl is not None and fit.peak_kl <= furthest:
+        axes.axvline(fit.peak_kl, color=look.colour, linestyle=":", linewidth=0.8, alpha=0.7)
+
+
+def _frontier(
+    measured: Measured,
+    base: str,
+    lines: Sequence[Sequence[Point]],
+    best: BestOfN | None,
+    looks: Mapping[str, Style],
+    *,
+    root: bool,
+) -> Figure:
+    """The judge's score against measured KL: a sweep's settings, the SFT model at 0, and best-of-n."""
+    sft = measured.sft(base)
+    start = value(sft.per_prompt["judge"], measured.bootstrap)
+    furthest = max(mean_kl(point) for line in lines for point in line)
+    caption = (
+        "Each mark is a setting on the same held-out prompts, labelled with its coefficient; bars are 95 % intervals "
+        "over prompts and seeds."
+        + (" Dotted: the curves of arXiv:2210.10760 fitted to them, with their peaks." if root else "")
+        + (f" best-of-n: n = {best.n[0]} to {best.n[-1]}, at KL log n - (n - 1) / n." if best else "")
+    )
+    title = f"{measured.judge.capitalize()} score against " + ("square root of KL" if root else "KL")
+    with canvas(title + _of(measured, base), caption, OVER_KL) as (axes, finish):
+        _mark(axes, looks["sft"], 0.0, start)
+        axes.plot([], [], looks["sft"].marker, color=looks["sft"].colour, label=method_title("sft"))
+        shown = [method_title("sft")]
+        for line in lines:
+            look, points = looks[line[0].method], sorted(line, key=mean_kl)
+            values = [value(point.per_prompt["judge"], measured.bootstrap) for point in points]
+            kls = [mean_kl(point) for point in points]
+            if root:
+                fit = rl_fit(measured, [point.label for point in line], "judge")
+                _fitted(axes, fit, start.mean, furthest, look)
+            else:
+                axes.plot([0, *kls], [start.mean, *(v.mean for v in values)], color=look.colour, linewidth=0.9)
+            for point, kl, v in zip(points, kls, values, strict=True):
+                _mark(axes, look, kl, v, x_interval=value(point.per_prompt["kl"], measured.bootstrap))
+                _annotate(axes, point.kl_coef, kl, v.mean)
+            name = method_title(line[0].method)
+            axes.plot([], [], color=look.colour, marker=look.marker, label=name)
+            shown.append(name)
+        if best is not None:
+            look = looks["best-of-n"]
+            values = [value([array], best.bootstrap) for array in best.judge]
+            axes.fill_between(best.kl, [v.low for v in values], [v.high for v in values], color=look.colour, alpha=0.15)
+            means = [v.mean for v in values]
+            axes.plot(best.kl, means, color=look.colour, marker=look.marker, markersize=3.5, label="best-of-n")
+            if root:
+                _fitted(axes, best_of_n_fit(best), means[0], furthest, look)
+            shown.append("best-of-n")
+        _kl_axis(axes, root=root)
+        axes.set_ylabel(measured.units["judge"])
+        _legend(axes, shown)
+        return finish()
+
+
+def _annotate(axes: Axes, coefficient: float | None, x: float, y: float) -> None:
+    if coefficient is not None:
+        axes.annotate(f"{coefficient:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7.5)
+
+
+def _gold_and_proxy(
+    measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
+) -> Figure:
+    """Gao et al.'s picture: what the policy is trained on goes on rising while what it stands for falls."""
+    caption = (
+        f"Filled, left axis: {measured.units['judge']}. Hollow, right axis: the policy's own reward model. "
+        "Dotted: R(d) = d (alpha - beta log d), d = sqrt(KL), fitted to each. Bars are 95 % intervals."
+    )
+    with canvas(f"What was optimised, and what it stands for{_of(measured, base)}", caption, OVER_KL) as (
+        axes,
+        finish,
+    ):
+        other = axes.twinx()
+        other.spines["right"].set_visible(True)
+        other.grid(visible=False)
+        furthest = max(mean_kl(point) for line in lines for point in line)
+        for line in lines:
+            look = looks[line[0].method]
+            for panel, quantity, face in ((axes, "judge", look.colour), (other, "proxy", "white")):
+                if not all(point.per_prompt.get(quantity) for point in (*line, measured.sft(base))):
+                    continue
+                start = value(measured.sft(base).per_prompt[quantity], measured.bootstrap).mean
+                _fitted(panel, rl_fit(measured, [point.label for point in line], quantity), start, furthest, look)
+                for x, point in ((0.0, measured.sft(base)), *((mean_kl(point), point) for point in line)):
+                    v = value(point.per_prompt[quantity], measured.bootstrap)
+                    own = looks["sft"] if point.method == "sft" else look
+                    panel.errorbar(
+                        [x],
+                        [v.mean],
+                        yerr=whiskers([v.mean], [v.ci]),
+                        color=own.colour,
+                        marker=own.marker,
+                        markerfacecolor=own.colour if face != "white" else "white",
+                        elinewidth=0.9,
+                        clip_on=False,
+                        zorder=3,
+                    )
+        _kl_axis(axes, root=True)
+        axes.set_ylabel(f"{measured.units['judge']}, filled")
+        other.set_ylabel(f"{measured.units['proxy']}, hollow")
+        return finish()
+
+
+def _judge_against_proxy(
+    measured: Measured,
+    base: str,
+    lines: Sequence[Sequence[Point]],
+    best: BestOfN | None,
+    looks: Mapping[str, Style],
+) -> Figure:
+    caption = (
+        "From the SFT model outwards along each line. Where a line turns down, more of the reward model's score buys "
+        "less of what it stands for. Labels are KL coefficients; bars are 95 % intervals."
+    )
+    title = f"{measured.judge.capitalize()} score against reward-model score"
+    with canvas(title + _of(measured, base), caption, OVER_KL) as (axes, finish):
+        shown = []
+        for line in lines:
+            look = looks[line[0].method]
+            points = [measured.sft(base), *sorted(line, key=mean_kl)]
+            if not all(point.per_prompt.get("proxy") for point in points):
+                continue
+            x = [value(point.per_prompt["proxy"], measured.bootstrap).mean for point in points]
+            values = [value(point.per_prompt["judge"], measured.bootstrap) for point in points]
+            axes.plot(x, [v.mean for v in values], color=look.colour, linewidth=0.9)
+            for point, at, v in zip(points, x, values, strict=True):
+                _mark(axes, looks[point.method], at, v)
+                _annotate(axes, point.kl_coef, at, v.mean)
+            axes.plot([], [], color=look.colour, marker=look.marker, label=method_title(line[0].method))
+            shown.append(method_title(line[0].method))
+        if best is not None:
+            look = looks["best-of-n"]
+            x = [float(np.mean(array)) for array in best.proxy]
+            means = [float(np.mean(array)) for array in best.judge]
+            axes.plot(x, means, color=look.colour, marker=look.marker, markersize=3.5, label="best-of-n")
+            shown.append("best-of-n")
+        axes.set_xlabel(measured.units["proxy"])
+        axes.set_ylabel(measured.units["judge"])
+        _legend(axes, shown)
+        return finish()
+
+
+def _over_coefficients(
+    axes: Axes,
+    lines: Sequence[Sequence[Point]],
+    coefficient: str,
+    measure: Callable[[Point], Value | None],
+    looks: Mapping[str, Style],
+    scale: float = 1.0,
+) -> None:
+    """A mark a point over evenly spaced coefficients, which have a 0 and no common scale, and its seeds beside it."""
+    ticks = sorted({getattr(point, coefficient) or 0.0 for line in lines for point in line})
+    for line in lines:
+        look = looks[line[-1].method]
+        found = [(ticks.index(getattr(point, coefficient) or 0.0), point, measure(point)) for point in line]
+        kept = [(x, point, v) for x, point, v in found if v is not None]
+        axes.plot([x for x, _, _ in kept], [scale * v.mean for _, _, v in kept], color=look.colour, linewidth=0.9)
+        for x, point, v in kept:
+            _mark(axes, looks[point.method], x, v, scale=scale)
+    axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(-0.3, len(ticks) - 0.7)
+
+
+def _kl_against_coefficient(
+    measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
+) -> Figure:
+    caption = "How far each coefficient let the policy go, on held-out prompts; bars are 95 % intervals over both."
+    with canvas(f"KL against its coefficient{_of(measured, base)}", caption, OVER_KL) as (axes, finish):
+        _over_coefficients(
+            axes, lines, "kl_coef", lambda point: value(point.per_prompt["kl"], measured.bootstrap), looks
+        )
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+        axes.set_xlabel("ppo.kl.coef (reward per nat)")
+        axes.set_ylabel("KL from SFT (nats per response)")
+        return finish()
+
+
+def _length_against_kl(
+    measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
+) -> Figure:
+    caption = "Mean length of an answer; a reward model that likes length shows here. Bars are 95 % intervals."
+    with canvas(f"Length against KL{_of(measured, base)}", caption, OVER_KL) as (axes, finish):
+        for line in lines:
+            points = [measured.sft(base), *sorted(line, key=mean_kl)]
+            values = [value(point.per_prompt["tokens"], measured.bootstrap) for point in points]
+            kls = [0.0, *(mean_kl(point) for point in points[1:])]
+            axes.plot(kls, [v.mean for v in values], color=looks[line[0].method].colour, linewidth=0.9)
+            for point, kl, v in zip(points, kls, values, strict=True):
+                _mark(axes, looks[point.method], kl, v)
+                _annotate(axes, point.kl_coef, kl, v.mean)
+        _kl_axis(axes, root=True)
+        axes.set_ylabel("tokens per response")
+        return finish()
+
+
+def _ablation(
+    measured: Measured,
+    base: str,
+    curves: Sequence[Sequence[str]],
+    key: str,
+    coefficient: str,
+    looks: Mapping[str, Style],
+) -> list[Figure]:
+    """Scores and what is left of pretraining over a coefficient, as the paper's figures 33 and 34."""
+    lines = [line for line in ([measured.point(label) for label in curve] for curve in curves) if line[0].base == base]
+    if not lines:
+        return []
+    drawn = []
+    panels: tuple[tuple[str, str, str, float], ...] = (
+        ("judge", f"{measured.judge.capitalize()} score", measured.units["judge"], 1.0),
+        ("proxy", "Reward-model score", measured.units["proxy"], 1.0),
+        ("benchmark", "Held-out task accuracy", "accuracy (% of items)", 100.0),
+        ("text_loss", "Loss on held-out text", "nats per token", 1.0),
+    )
+    for quantity, title, unit, scale in panels:
+
+        def measure(point: Point, quantity: str = quantity) -> Value | None:
+            if quantity in point.per_seed:
+                return (share_of_seeds if quantity in SHARES else value_of_seeds)(point.per_seed[quantity])
+            arrays = point.per_prompt.get(quantity)
+            return value(arrays, measured.bootstrap) if arrays else None
+
+        if not any(measure(point) for line in lines for point in line):
+            continue
+        references = [
+            (method, found)
+            for method in ("base", "sft")
+            for point in measured.find(method, base)[:1]
+            if not (method == "base" and quantity in ("judge", "proxy")) and (found := measure(point)) is not None
+        ]
+        caption = (
+            "Bars are 95 % intervals over prompts and seeds."
+            if quantity in ("judge", "proxy")
+            else ("What pretraining had taught. Bars are 95 % intervals over seeds.")
+        )
+        if references:
+            caption += " Dashed: " + " and ".join(f"the {method_title(method)} model" for method, _ in references) + "."
+        with canvas(f"{title} against {key}{_of(measured, base)}", caption, ABLATIONS) as (axes, finish):
+            for method, found in references:
+                axes.axhline(scale * found.mean, color=looks[method].colour, linestyle="--", linewidth=1)
+                axes.annotate(
+                    method_title(method),
+                    (1.0, scale * found.mean),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-2, 3),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=7.5,
+                    color=looks[method].colour,
+                )
+            _over_coefficients(axes, lines, coefficient, measure, looks, scale)
+            axes.set_xlabel(key)
+            axes.set_ylabel(unit)
+            drawn.append(finish())
+    return drawn

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from rlhf.evaluation.sweeps.claims import claims, statement
+from rlhf.evaluation.sweeps.summary import Measured
+from tests.evaluation.sweeps.measured import point, sizes, study
+
+
+def told(measured: Measured) -> dict[str, bool | None]:
+    return {claim.question: claim.holds for claim in claims(measured)}
+
+
+def test_a_study_whose_answers_are_known() -> None:
+    assert told(study()) == {
+        "Does PPO beat the SFT model?": True,
+        "Does PPO-ptx beat the SFT model?": True,
+        "Is the reward model over-optimised (ppo)?": True,
+        "Does PPO beat best-of-n at equal KL?": True,
+        "Does ptx win back the lost held-out task accuracy?": True,
+        "Does that cost any of the gold score?": True,
+        "Does raising the KL coefficient win it back?": False,
+    }
+    answers = {claim.question: claim.answer for claim in claims(study())}
+    assert (
+        "90.0 % for the base model, 41.0 % after ppo KL 0.2 and 88.0 %"
+        in answers["Does ptx win back the lost held-out task accuracy?"]
+    )
+    assert "96 % of what was lost" in answers["Does ptx win back the lost held-out task accuracy?"]
+    assert "peaks at 7.4 nats" in answers["Is the reward model over-optimised (ppo)?"]
+
+
+def test_sizes_are_held_against_each_other() -> None:
+    found = told(sizes())
+    assert found["Does PPO of s beat the SFT model of l?"] is True
+    assert found["Does the small PPO-ptx (s) beat the base model of l?"] is True
+    assert "Does PPO beat the SFT model of s?" in found
+
+
+def test_what_the_numbers_do_not_tell_is_open() -> None:
+    made = study()
+    luck = [0.3, 0.7]  # seeds that disagree
+    points = [dataclasses.replace(p) for p in made.points if p.method != "ppo-ptx"]
+    points.append(point("ppo-ptx", luck, 1.0, label="ppo-ptx ptx 3", ptx_coef=3.0, kl_coef=0.2))
+    vague = dataclasses.replace(made, points=tuple(points), ptx_curves=())
+    assert told(vague)["Does PPO-ptx beat the SFT model?"] is None
+
+
+def test_a_reward_model_that_is_not_exploited_is_said_to_hold() -> None:
+    made = study()
+    rising = [
+        dataclasses.replace(p, per_prompt={**p.per_prompt, "judge": tuple(k * 0.01 + 0.5 for k in p.per_prompt["kl"])})
+        if p.method == "ppo"
+        else p
+        for p in made.points
+    ]
+    assert told(dataclasses.replace(made, points=tuple(rising)))["Is the reward model over-optimised (ppo)?"] is False
+
+
+def test_statement_begins_with_the_first_answer() -> None:
+    found = claims(study())
+    said = statement(study(), found)
+    assert said.startswith("ppo KL 0")
+    assert said.endswith("of 7 questions 6 are answered yes, 1 no.")
+    assert statement(study(), []) == "Nothing was trained that could be compared."
+    assert np.isfinite(len(said))
