@@ -47,6 +47,7 @@ Stages (stage=...)
   reward      a reward model from ranked completions
   ppo         PPO against the reward model, with a KL penalty towards the SFT model
   compare     win rates with confidence intervals, a table and report.html
+  label       a page on which people rank responses; their rankings train, their verdicts compare
   data        what is in the data: rows, lengths in tokens, duplicates, examples with what is learned marked
   self_instruct  a data set of instructions, grown from seed tasks with a model
   plan        what the chain would take of each GPU's memory, whether it fits, and what to change; runs nothing
@@ -210,6 +211,8 @@ def run_job(config: Config, swept: tuple[str, ...]) -> tuple[int, str]:
         return run_guarded(lambda: _show_data(config))
     if config.stage == StageName.compare and config.compare.of_published:
         return run_guarded(lambda: _compare_published(config))
+    if config.stage == StageName.label:
+        return run_guarded(lambda: _label(config))
     if launcher.needed(config):
         return launcher.run(config, swept)
     return run_guarded(lambda: pipeline.run(config, swept))
@@ -232,6 +235,12 @@ def _compare_published(config: Config) -> None:
     from stages import published
 
     published.run(config)
+
+
+def _label(config: Config) -> None:
+    from stages import label
+
+    label.run(config)
 
 
 def run_guarded(work: Callable[[], None]) -> tuple[int, str]:
