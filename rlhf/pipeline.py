@@ -45,6 +45,8 @@ from rlhf.config import CHAIN, Config, DataConfig, Device, Float32Matmul, JudgeN
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.evaluation import outputs
+from rlhf.evaluation.candidates import FURTHER, candidates_of
 from rlhf.jobs import job_name, reaching
 from rlhf.ppo.engines.requirements import require_installed
 from rlhf.ppo.reward_fn import load_reward_fn
@@ -99,6 +101,7 @@ _NOT_INPUTS = (
     "compare.candidates",
     "compare.benchmark",
     "compare.lm_eval_path",
+    "compare.outputs",
     "judge.reward_model",
     "report.runs",
     "self_instruct.model",
@@ -182,6 +185,8 @@ def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
         require_installed(config.rollout)
         if config.ppo.reward_fn is not None:
             load_reward_fn(config.ppo.reward_fn)
+    if StageName.compare in stages:
+        outputs.require_files(config.compare.outputs)
     if StageName.compare in stages and config.compare.names_benchmarks:
         from rlhf.evaluation import benchmarks
 
@@ -276,11 +281,13 @@ def _fingerprint(config: Config, stage: StageName, source: DataSource) -> dict[s
         from rlhf.self_instruct.seeds import load_seeds, seeds_hash
 
         return {"seeds_sha256": seeds_hash(load_seeds(config.self_instruct.seeds, config.data.sandbox.world_seed))}
-    read = source.fingerprint()
+    read = dict(source.fingerprint())
     if stage == StageName.compare and config.compare.names_benchmarks:
         from rlhf.evaluation import benchmarks
 
-        read = {**read, **benchmarks.fingerprint(config.compare)}
+        read |= benchmarks.fingerprint(config.compare)
+    if stage == StageName.compare and config.compare.outputs:
+        read["outputs"] = outputs.fingerprints(config.compare.outputs)
     return json.loads(json.dumps(finite(read), default=str))
 
 
@@ -405,28 +412,30 @@ def _command(config: Config, stage: StageName) -> str:
 
 def _candidates(config: Config, place: Place, named: Mapping[str, Path]) -> dict[str, Path]:
     """Who is compared: base, sft, ppo as far as they exist, whatever compare.candidates names, and the reward model."""
+    compare = config.compare
     found: dict[str, Path] = {}
     sft = next((f for f in place.candidates(StageName.sft, config) if f.complete), None)
+    # Without a run's models there are the files of outputs alone, and model.path is nobody's base.
+    has_base = sft is not None or not compare.outputs or compare.few_shot > 0 or compare.baseline == "base"
     base = (sft.manifest or {})["parents"]["base"]["path"] if sft is not None else config.model.path
     with contextlib.suppress(UserError):  # the base may have been moved since; it is compared when it is still there
-        found["base"] = _model(str(base))
+        if has_base:
+            found["base"] = _model(str(base))
     for role, stage in (("sft", StageName.sft), ("ppo", StageName.ppo)):
         model = _finished(stage, config, place)
         if model is not None:
             found[role] = model
     found.update(named)
-    baseline = config.compare.baseline
-    if baseline not in found and f"candidates/{baseline}" not in found:
-        if baseline == StageName.sft.value:
-            _needed(StageName.sft, config, place, "compare.candidates.sft")
-        names = ", ".join(role.removeprefix("candidates/") for role in found if role != "reward_model")
-        raise UserError(f"compare.baseline={baseline} is none of the candidates, which are {names or 'none yet'}.")
+    needs_sft = compare.best_of or (compare.baseline == StageName.sft.value and "sft" not in compare.outputs)
+    if needs_sft and "sft" not in found and f"{FURTHER}sft" not in found:
+        _needed(StageName.sft, config, place, "compare.candidates.sft")
     if "reward_model" not in found:
         reward_model = _finished(StageName.reward, config, place)
         if reward_model is not None:
             found["reward_model"] = reward_model
-        elif JudgeName.reward_model in config.judge.names:
+        elif compare.best_of or JudgeName.reward_model in config.judge.names:
             _needed(StageName.reward, config, place, "judge.reward_model")
+    candidates_of(found, config)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,48 +16,62 @@ from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.evaluation import benchmark_tables, benchmarks
 from rlhf.evaluation import report as html
-from rlhf.evaluation.answering import Generated, answer, kl_from_reference, scored_sequences, usable_prompts
-from rlhf.evaluation.comparison import Answers, metrics, ordered, summarise, text_table
+from rlhf.evaluation.answer_cache import AnswerCache
+from rlhf.evaluation.answering import (
+    Generated,
+    answer,
+    answer_few_shot,
+    from_file,
+    kl_from_reference,
+    scored_sequences,
+    usable_prompts,
+)
+from rlhf.evaluation.best_of import Samples, sample_many
+from rlhf.evaluation.candidates import Candidate, How, candidates_of, describe
+from rlhf.evaluation.comparison import KL_FROM, Answers, metrics, ordered, summarise, text_table
 from rlhf.evaluation.curves import load_curves
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
-from rlhf.models import load_reward_model, load_tokenizer
+from rlhf.evaluation.outputs import Output, answered
+from rlhf.models import load_reward_model
 from rlhf.tracking import json_line
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
-CHAIN = ("base", "sft", "ppo")  # candidates that the run itself makes, by their keys among the parents
-FURTHER = "candidates/"
+log = logging.getLogger("rlhf")
+
 UNITS = {JudgeName.gold: GoldJudge.unit, JudgeName.reward_model: RewardModelJudge.unit}
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Writes report.json, responses.jsonl and report.html, prints the table, returns the manifest's numbers."""
     config, folder = context.config, context.folder.path
-    paths = candidate_paths(context.parents, config)
+    candidates = candidates_of(context.parents, config)
     judges = judge_names(config, context.data, context.parents)
-    prompts = context.data.prompts(Split.evaluation)[: config.compare.prompts]
-    if not prompts:
-        raise UserError("There is no held-out prompt to compare on; raise data.evaluation_fraction, or give more rows.")
-    benchmark = benchmarks.benchmark_of(config.compare, context.data)
-    bad_rows = BadRows(config.data.on_bad_row, folder / "bad_rows.jsonl", append=True)
-    prompts = usable_prompts(paths, prompts, config, bad_rows)
+    prompts, outputs, lacking = prompts_for(candidates, judges, context)
 
-    generated = {name: answer(path, name, prompts, context.data, config) for name, path in paths.items()}
-    kl = kl_from_reference(paths.get("sft"), generated, config)
-    held_out = benchmarks.measure(paths, benchmark, config, folder)
+    # Beside the comparison's own folder, which another comparison moves aside.
+    cache = AnswerCache(folder.parent / "answers")
+    generated = _answer(candidates, prompts, outputs, context, cache)
+    sft = candidates.get(KL_FROM)
+    kl = kl_from_reference(sft.path if sft and sft.how == How.sample else None, generated, config, cache)
+    own = {name: candidate.path for name, candidate in candidates.items() if candidate.how == How.sample}
+    held_out = benchmarks.measure(own, benchmarks.benchmark_of(config.compare, context.data), config, cache, folder)
+    if cache.found:
+        log.info("%d of %d answers and likelihoods are from %s", cache.found, cache.found + cache.made, cache.folder)
     scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges}
     answers = {
         name: Answers(
-            path=paths[name],
+            path=candidates[name].path,
             texts=given.texts,
-            tokens=[len(ids) for ids in given.response_ids],
+            tokens=given.lengths,
             ended=given.ended,
             scores={judge: by_candidate[name] for judge, by_candidate in scores.items()},
             kl=kl[name],
             # Losses a token compare only where the tokens are the same, which is where there is a KL.
-            text_loss=given.text_loss if kl[name] is not None or "sft" not in paths else None,
-            benchmarks=held_out[name],
+            text_loss=given.text_loss if kl[name] is not None or KL_FROM not in candidates else None,
+            about={**describe(candidates[name]), **given.about},
+            benchmarks=held_out.get(name, {}),
         )
         for name, given in generated.items()
     }
@@ -68,25 +83,80 @@ def run(context: StageContext) -> dict[str, float]:
         tie_margin=config.judge.tie_margin,
         bootstrap_samples=config.compare.bootstrap_samples,
         seed=config.seed,
+        lacking=lacking,
     )
 
     numbers = metrics(report)
     if is_main_process():
-        _write(context, report, response_rows(prompts, answers), paths)
+        _write(context, report, response_rows(prompts, answers), candidates)
     return numbers
+
+
+def prompts_for(
+    candidates: Mapping[str, Candidate], judges: Sequence[JudgeName], context: StageContext
+) -> tuple[list[Prompt], dict[str, dict[str, Output]], dict[str, int]]:
+    """The prompts that all candidates answer, what files answer to them, and how many prompts each file lacks."""
+    config, parents = context.config, context.parents
+    prompts = context.data.prompts(Split.evaluation)
+    if not len(prompts):
+        raise UserError("There is no held-out prompt to compare on; raise data.evaluation_fraction, or give more rows.")
+    outputs: dict[str, dict[str, Output]] = {}
+    lacking: dict[str, int] = {}
+    if config.compare.outputs:
+        prompts, outputs, lacking = answered(config.compare.outputs, prompts)
+    paths = [candidate.path for candidate in candidates.values() if candidate.how != How.outputs]
+    if JudgeName.reward_model in judges or config.compare.best_of:
+        paths.append(str(parents["reward_model"]))
+    bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
+    return usable_prompts(paths, prompts[: config.compare.prompts], config, bad_rows), outputs, lacking
+
+
+def _answer(
+    candidates: Mapping[str, Candidate],
+    prompts: Sequence[Prompt],
+    outputs: Mapping[str, Mapping[str, Output]],
+    context: StageContext,
+    cache: AnswerCache,
+) -> dict[str, Generated]:
+    """Every candidate's answers."""
+    config, data, parents = context.config, context.data, context.parents
+    generated: dict[str, Generated] = {}
+    samples: Samples | None = None
+    for name, candidate in candidates.items():
+        path, count = candidate.path, candidate.count
+        if candidate.how == How.sample:
+            generated[name] = answer(path, name, prompts, data, config, cache)
+        elif candidate.how == How.few_shot:
+            generated[name] = answer_few_shot(path, name, count, prompts, data, config, cache)
+        elif candidate.how == How.outputs:
+            generated[name] = from_file(outputs[name], prompts, counted_by(candidates, parents), config)
+        else:
+            if samples is None:
+                most, judge = max(config.compare.best_of), str(parents["reward_model"])
+                samples = sample_many(path, prompts, most, config, cache, reward_model=judge)
+            generated[name] = samples.best_of(count)
+    return generated
+
+
+def counted_by(candidates: Mapping[str, Candidate], parents: Mapping[str, Path]) -> tuple[str, str] | None:
+    """In whose tokens the length of a file's answers is given: the SFT model's, the reward model's, or no one's."""
+    sft = candidates.get(KL_FROM)
+    if sft is not None and sft.how == How.sample:
+        return KL_FROM, sft.path
+    return ("reward_model", str(parents["reward_model"])) if "reward_model" in parents else None
 
 
 def _write(
     context: StageContext,
     report: dict[str, Any],
     responses: Sequence[Mapping[str, object]],
-    paths: Mapping[str, str],
+    candidates: Mapping[str, Candidate],
 ) -> None:
     config, folder = context.config, context.folder.path
     write_json_atomic(folder / "report.json", report)
     write_text_atomic(folder / "responses.jsonl", "".join(json_line(row) for row in responses))
     made = html.how_it_was_made(config, context.data.fingerprint(), folder, context.parents)
-    curves = load_curves(paths, context.parents)
+    curves = load_curves({name: candidate.path for name, candidate in candidates.items()}, context.parents)
     page = html.render(report, responses, curves, made, side_by_side=config.compare.side_by_side)
     write_text_atomic(folder / "report.html", page)
 
@@ -97,27 +167,6 @@ def _write(
     for remark in report["remarks"]:
         print(remark)
     print(f"Report: {folder / 'report.html'}")
-
-
-def candidate_paths(parents: Mapping[str, Path], config: Config) -> dict[str, str]:
-    """Candidates by name -> folder or hub id: the chain's own, a sweep's, and compare.candidates.
-
-    Raises UserError when a name is taken twice or the baseline is none of them.
-    """
-    paths = {name: str(parents[name]) for name in CHAIN if name in parents}
-    further = {key.removeprefix(FURTHER): str(path) for key, path in parents.items() if key.startswith(FURTHER)}
-    for name, path in (further | config.compare.candidates).items():
-        if name in paths and paths[name] != path:
-            raise UserError(
-                f"compare.candidates names {name}, which is {paths[name]} of this run already; choose another name."
-            )
-        paths[name] = path
-    if config.compare.baseline not in paths:
-        raise UserError(
-            f"compare.baseline={config.compare.baseline} is none of the candidates, which are {', '.join(paths)}; "
-            "choose one of them, or add it to compare.candidates."
-        )
-    return paths
 
 
 def judge_names(config: Config, data: DataSource, parents: Mapping[str, Path]) -> list[JudgeName]:
@@ -156,8 +205,7 @@ def _score(
         flat = GoldJudge(context.data.gold).score(every_prompt, every_text, [[]] * len(every_text))
     else:
         path = str(context.parents["reward_model"])
-        tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
-        sequences = [ids for given in generated.values() for ids in scored_sequences(given, prompts, tokenizer, config)]
+        sequences = [ids for given in generated.values() for ids in scored_sequences(given, prompts, path, config)]
         model = load_reward_model(path, config.model).to(pick_device(config.launch))  # type: ignore[arg-type]
         flat = RewardModelJudge(model).score(every_prompt, every_text, sequences)
     return {

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from rlhf import adapters, models, stopping
+from rlhf.data.encoding import context_of
 from rlhf.distributed import from_main, is_main_process
 from rlhf.engine import NonFiniteLossError
 from rlhf.evaluation.text_loss import held_out_blocks, text_loss
@@ -46,7 +47,7 @@ def _train(context: StageContext, roles: Roles, engine: RolloutEngine) -> dict[s
     config, ppo, tracker = context.config, context.config.ppo, context.tracker
     prompts = load_prompts(context, roles)
     pretraining = load_pretraining(context, roles)
-    held_out_text = held_out_blocks(context.data, roles.tokenizer, roles.policy)
+    held_out_text = held_out_blocks(context.data, roles.tokenizer, context_of(roles.policy.config))
     training = Training(roles, config)
     start = _resume(context, training)
 

@@ -186,6 +186,7 @@ def test_zero_takes_its_stage_as_a_number() -> None:
 
 def test_candidates_are_named_without_a_plus() -> None:
     assert config_of("compare.candidates.mine=runs/x/ppo/model").compare.candidates == {"mine": "runs/x/ppo/model"}
+    assert config_of("compare.outputs.a=r.jsonl#ppo").compare.outputs == {"a": "r.jsonl#ppo"}
 
 
 REFUSALS = [
@@ -228,6 +229,11 @@ REFUSALS = [
     (["ppo.share_base=true"], "set model.lora.r=16"),
     (["model.quantization=nf4"], "set model.lora.r=16"),
     (["compare.temperature=0"], "use more than 0"),
+    (["compare.few_shot=-1"], "compare.few_shot is -1; use 1 or more"),
+    (["compare.best_of=[1,4]"], "2 or more each"),
+    (["compare.best_of=[4,4]"], "different numbers"),
+    (["compare.outputs.a=f.jsonl", "compare.candidates.a=gpt2"], "both name a"),
+    (["data.evaluation_fraction=1.5"], "up to 1"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),
     (["stage"], "write KEY=VALUE"),

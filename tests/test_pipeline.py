@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,6 +256,57 @@ def test_comparison_takes_what_there_is_and_what_is_named(world: World) -> None:
         pipeline.run(world.config("compare", compare={"baseline": "yours"}))
     with pytest.raises(UserError, match="stage=reward"):
         pipeline.run(dataclasses.replace(world.config("compare"), judge=JudgeConfig(names=[JudgeName.reward_model])))
+
+
+def outputs_file(world: World, name: str, text: str = "x") -> str:
+    path = world.root / name
+    path.write_text(f'{{"prompt": "p", "response": "{text}"}}\n')
+    return str(path)
+
+
+def test_files_of_outputs_are_compared_without_any_model(world: World) -> None:
+    outputs = {name: outputs_file(world, f"{name}.jsonl") for name in "ab"}
+    pipeline.run(world.config("compare", compare={"baseline": "a", "outputs": outputs}))
+    assert world.calls[0].parents == {}
+    pipeline.run(world.config("compare", name="with-base", compare={"baseline": "base", "outputs": outputs}))
+    assert world.calls[1].parents == {"base": world.base}
+    with pytest.raises(UserError, match=r"stage=sft.*compare\.candidates\.sft=PATH"):
+        pipeline.run(world.config("compare", name="other", compare={"outputs": outputs}))
+
+
+def test_another_file_of_outputs_makes_the_comparison_again(world: World) -> None:
+    config = world.config("compare", compare={"baseline": "a", "outputs": {"a": outputs_file(world, "a.jsonl")}})
+    pipeline.run(config)
+    pipeline.run(config)
+    assert world.ran() == ["demo/compare"]
+    outputs_file(world, "a.jsonl", "y")
+    pipeline.run(config)
+    assert world.ran() == ["demo/compare"]
+    moved = world.config("compare", compare={"baseline": "a", "outputs": {"a": outputs_file(world, "b.jsonl", "y")}})
+    pipeline.run(moved)
+    assert world.ran() == []
+
+
+def test_a_missing_file_of_outputs_is_refused_before_anything_trains(world: World) -> None:
+    with pytest.raises(UserError, match=r"no file nowhere\.jsonl; set compare\.outputs\.a"):
+        pipeline.run(world.config(compare={"outputs": {"a": "nowhere.jsonl"}}))
+    assert world.ran() == []
+
+
+@pytest.mark.parametrize("changed", [{"few_shot": 2}, {"best_of": [4]}])
+def test_shots_and_samples_are_inputs_of_a_comparison(world: World, changed: dict[str, Any]) -> None:
+    pipeline.run(world.config())
+    world.ran()
+    pipeline.run(world.config("compare", compare=changed))
+    assert world.ran() == ["demo/compare"]
+
+
+def test_the_best_of_several_needs_a_reward_model_and_an_sft_model(world: World) -> None:
+    with pytest.raises(UserError, match="stage=sft"):
+        pipeline.run(world.config("compare", compare={"best_of": [4], "baseline": "base"}))
+    pipeline.run(world.config("sft"))
+    with pytest.raises(UserError, match=r"stage=reward.*judge\.reward_model=PATH"):
+        pipeline.run(world.config("compare", compare={"best_of": [4]}))
 
 
 def test_reward_model_with_another_tokenizer_or_template_is_refused(world: World) -> None:

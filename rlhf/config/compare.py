@@ -11,6 +11,13 @@ from rlhf.config.choices import TextMetric
 @dataclass
 class CompareConfig:
     candidates: dict[str, str] = field(default_factory=dict)  # further models by name: PATH_OR_HUB_ID
+    outputs: dict[str, str] = field(
+        default_factory=dict
+    )  # answers that are in files, by name: FILE, or FILE#NAME in it
+    few_shot: int = 0  # training demonstrations that the candidate base-few-shot reads before a prompt; 0: it is none
+    best_of: list[int] = field(
+        default_factory=list
+    )  # N: sft-best-of-N, the reward model's choice of N samples; []: none
     baseline: str = "sft"  # whose responses the others are judged against
     prompts: int = 400
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
@@ -35,6 +42,13 @@ class CompareConfig:
             bootstrap_samples=self.bootstrap_samples,
             side_by_side=self.side_by_side,
         )
+        require(self.few_shot >= 0, f"compare.few_shot is {self.few_shot}; use 1 or more demonstrations, or 0 (off).")
+        require(
+            all(count > 1 for count in self.best_of) and len(set(self.best_of)) == len(self.best_of),
+            f"compare.best_of is {self.best_of}; use different numbers of samples, 2 or more each, such as [4,16].",
+        )
+        twice = next((name for name in self.outputs if name in self.candidates), None)
+        require(twice is None, f"compare.outputs and compare.candidates both name {twice}; choose another name.")
         require(
             self.benchmark_items is None or self.benchmark_items >= 0,
             f"compare.benchmark_items is {self.benchmark_items}; use 1 or more, 0 for no benchmark, or null for all.",

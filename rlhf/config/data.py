@@ -100,7 +100,7 @@ class DataConfig:
     max_prompt_tokens: int = 512  # a longer prompt is dealt with by long_prompts
     long_prompts: LongPrompts = LongPrompts.refuse
     max_response_tokens: int = 512  # a longer response is cut there, without an end token
-    evaluation_fraction: float = 0.1  # rows held out by a hash of the prompt; the sandbox holds out its own
+    evaluation_fraction: float = 0.1  # rows held out by a hash of the prompt, 1: all; the sandbox holds out its own
     split_by_user: bool = False  # hold out users and all they wrote, not prompts; rows need a user
     max_rows: int | None = None  # keep the first N rows; None: all
     on_bad_row: OnBadRow = OnBadRow.refuse
@@ -113,8 +113,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         require_positive("data", max_prompt_tokens=self.max_prompt_tokens, max_response_tokens=self.max_response_tokens)
         require(
-            0 < self.evaluation_fraction < 1,
-            f"data.evaluation_fraction is {self.evaluation_fraction}; use a fraction above 0 and below 1.",
+            0 < self.evaluation_fraction <= 1,
+            f"data.evaluation_fraction is {self.evaluation_fraction}; use a fraction above 0, up to 1, which leaves "
+            "nothing to train on.",
         )
         require(
             self.max_rows is None or self.max_rows > 0, f"data.max_rows is {self.max_rows}; use 1 or more, or null."

@@ -25,8 +25,13 @@ T = TypeVar("T")
 
 
 def held_out(reading: Reading, config: DataConfig) -> np.ndarray:
-    """(records,) bool: which belong to evaluation. As the data says where it tells both splits, else by a hash."""
+    """(records,) bool: which belong to evaluation. As the data says where it tells both splits, else by a hash.
+
+    data.evaluation_fraction=1 is all of them, whatever the data says.
+    """
     store = reading.store
+    if config.evaluation_fraction == 1:
+        return np.ones(len(store), dtype=bool)
     by_hash = np.where(store.user != 0, store.user, store.opening) if config.split_by_user else store.opening
     threshold = np.uint64(int(config.evaluation_fraction * 2**64))
     chosen = by_hash < threshold

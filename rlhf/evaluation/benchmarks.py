@@ -14,6 +14,8 @@ from rlhf.data.files import RowFiles, Table, shorten
 from rlhf.data.records import DataSource, HasBenchmark, MultipleChoice
 from rlhf.errors import UserError
 from rlhf.evaluation import lm_eval
+from rlhf.evaluation.answer_cache import AnswerCache
+from rlhf.evaluation.answering import Model
 from rlhf.evaluation.published.rows import rows_of
 from rlhf.evaluation.winrate import CONFIDENCE, by_task
 from rlhf.tracking import json_line
@@ -98,38 +100,34 @@ def fingerprint(config: CompareConfig) -> dict[str, str]:
 
 
 def measure(
-    paths: Mapping[str, str], benchmark: Benchmark | None, config: Config, folder: Path
+    paths: Mapping[str, str], benchmark: Benchmark | None, config: Config, cache: AnswerCache, folder: Path
 ) -> dict[str, dict[str, Any]]:
     """Candidate -> benchmark -> its numbers; benchmark.jsonl in `folder` gets every item with what each one chose.
 
-    Candidates with the same model are measured once.
+    Candidates with the same model are measured once, and one whose likelihoods `cache` knows is not loaded.
     """
     if benchmark is None and not config.compare.lm_eval:
         return {name: {} for name in paths}
     logprobs: dict[str, list[list[float]]] = {}
     measured: dict[str, dict[str, Any]] = {}
     for path in dict.fromkeys(paths.values()):
-        logprobs[path], measured[path] = _measure(path, benchmark, config)
+        logprobs[path], measured[path] = _measure(Model(path, config, cache), benchmark, config)
     if benchmark is not None and distributed.is_main_process():
         rows = _rows(benchmark, {name: logprobs[path] for name, path in paths.items()})
         write_text_atomic(folder / "benchmark.jsonl", "".join(json_line(row) for row in rows))
     return {name: measured[path] for name, path in paths.items()}
 
 
-def _measure(path: str, benchmark: Benchmark | None, config: Config) -> tuple[list[list[float]], dict[str, Any]]:
-    from rlhf.engine import pick_device
-    from rlhf.evaluation.multiple_choice import chosen, option_logprobs
-    from rlhf.models import load_causal_lm, load_tokenizer
+def _measure(model: Model, benchmark: Benchmark | None, config: Config) -> tuple[list[list[float]], dict[str, Any]]:
+    from rlhf.evaluation.multiple_choice import chosen
 
-    tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
-    model = load_causal_lm(path, config.model).to(pick_device(config.launch))  # type: ignore[arg-type]
     logprobs: list[list[float]] = []
     measured: dict[str, Any] = {}
     if benchmark is not None:
-        logprobs = option_logprobs(model, tokenizer, benchmark.items)
+        logprobs = model.option_logprobs(benchmark.items)
         measured[benchmark.name] = summary(benchmark.items, chosen(logprobs)) | {"chance": benchmark.chance}
     if config.compare.lm_eval:
-        measured |= distributed.from_main(lambda: lm_eval.evaluate(model, tokenizer, config))
+        measured |= distributed.from_main(lambda: lm_eval.evaluate(model.causal_lm, model.tokenizer, config))
     return logprobs, measured
 
 

@@ -21,14 +21,15 @@ KL_FROM = "sft"
 class Answers:
     """One candidate's answers to the shared prompts, in their order."""
 
-    path: str  # of its model
+    path: str  # of its model, or of its file of outputs
     texts: list[str]
     tokens: list[int]  # of each response, the end token included
     ended: list[bool]  # False: cut at rollout.max_new_tokens
     scores: dict[str, list[float]]  # by judge
-    kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: another tokenizer
+    kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: not defined
     text_loss: float | None  # on held-out documents, nats a token; None: no documents, or another tokenizer
     benchmarks: dict[str, Any] = field(default_factory=dict)  # by name, as benchmarks.measure gives them
+    about: Mapping[str, Any] = field(default_factory=dict)  # what else the report says of it: `candidates.describe`
 
 
 def summarise(
@@ -40,11 +41,13 @@ def summarise(
     tie_margin: float,
     bootstrap_samples: int,
     seed: int,
+    lacking: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The comparison as JSON values: win rates against `baseline`, scores, KL and lengths, overall and by task.
 
     tasks:  the family of each prompt, "" where it has none.
     judges: name -> unit of its scores; the first one decides `win_rate`.
+    lacking: held-out prompts that each file of outputs has no answer to, so that nobody is judged on them.
     """
     names = list(judges)
     groups = by_task(tasks)
@@ -58,6 +61,7 @@ def summarise(
         measured = _measurements(answer, reference, names, tie_margin)
         candidates[name] = {
             "path": answer.path,
+            **answer.about,
             "text_loss": answer.text_loss,
             "benchmarks": answer.benchmarks,
             **_summary(measured, everything, names),
@@ -71,6 +75,7 @@ def summarise(
         "judge": names[0],
         "units": dict(judges),
         "prompts": len(tasks),
+        "prompts_lacking": dict(lacking or {}),
         "tie_margin": tie_margin,
         "bootstrap_samples": bootstrap_samples,
         "candidates": candidates,
@@ -142,7 +147,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
 def ordered(report: Mapping[str, Any]) -> list[str]:
     """Candidates as tables show them: base, the baseline, then the others in the order they were named."""
     baseline = report["baseline"]
-    first = [name for name in dict.fromkeys(("base", "sft", baseline)) if name in report["candidates"]]
+    first = [name for name in dict.fromkeys(("base", "base-few-shot", "sft", baseline)) if name in report["candidates"]]
     return first + [name for name in report["candidates"] if name not in first]
 
 
@@ -165,7 +170,7 @@ def statement(report: Mapping[str, Any]) -> str:
     if not others:
         return f"There is only {baseline}, so nothing is compared."
     # The last stage of the chain is what a reader asks about first; in a sweep, the job that does best.
-    trained = [name for name in others if name != "base"] or others
+    trained = [name for name in others if name not in ("base", "base-few-shot")] or others
     lead = "ppo" if "ppo" in others else max(trained, key=lambda name: report["candidates"][name]["win_rate"])
     rest = [name for name in others if name != lead]
     named = [lead, *(name for name in rest if name == "base" or len(rest) <= 2)]
@@ -202,9 +207,10 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             if proxy[0] > 0.5 and gold[1] < 0.5:
                 # Nothing was optimised against it in the base model, whose answers are merely unlike those it ranked.
                 unlike = "it misjudges answers unlike those it was trained on"
-                why = unlike if name == "base" else "it is over-optimised"
+                why = unlike if name in ("base", "base-few-shot") else "it is over-optimised"
                 found.append(f"The reward model prefers {name} to {baseline} and the gold judge does not: {why}.")
-        if candidate["kl"] is None and KL_FROM in candidates:
+        a_model = candidate.get("method") not in ("outputs", "base-few-shot")
+        if candidate["kl"] is None and KL_FROM in candidates and a_model:
             found.append(f"{name} has another tokenizer than {KL_FROM}, so its KL from {KL_FROM} is not defined.")
         tokens, usual = candidate["mean_tokens"], candidates[baseline]["mean_tokens"]
         if candidate["win_rate_ci"][0] > 0.5 and usual > 0 and tokens > 1.5 * usual:
@@ -217,6 +223,9 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
                 f"Only {percent(candidate['fraction_ended'])} of {name}'s answers end by themselves; the others are "
                 "cut at rollout.max_new_tokens."
             )
+    for name, count in report["prompts_lacking"].items():
+        if count:
+            found.append(f"{count} held-out prompts are left out for all: the file of {name} has no answer to them.")
     return found
 
 

@@ -35,8 +35,14 @@ DEFINITIONS = {
     "reward-model score": "the reward model's output for prompt and answer, on its own scale; PPO was trained on it",
     "KL from SFT": "mean over prompts of log p(answer) under the candidate minus under the SFT model, both at "
     "temperature 1, summed over the answer's tokens, in nats; it estimates KL(candidate || SFT) when answers are "
-    "sampled at temperature 1",
-    "tokens": "mean length of an answer in the candidate's own tokens, end token included",
+    "sampled at temperature 1. Of a best of n it is log n - (n - 1) / n, an upper bound on the KL from the model that "
+    "was sampled (arXiv:2401.01879). A few-shot prompt and a file of outputs have none",
+    "base-few-shot": "the base model after compare.few_shot training demonstrations as plain text, the same for all "
+    "prompts; an answer ends where another turn begins",
+    "sft-best-of-n": "of n samples of the SFT model the one that the reward model scores highest; the first sample is "
+    "the answer of sft",
+    "tokens": "mean length of an answer in the candidate's own tokens, end token included; of a file of outputs in the "
+    "SFT model's or else the reward model's, without either in words (length_in in report.json)",
     "text loss": "mean negative log-likelihood of held-out plain documents, nats a token: what training on answers "
     "cost of what pretraining had taught (the paper's alignment tax; ppo.ptx works against it)",
     "benchmark": "share of multiple-choice items whose right option is the likeliest of all, by the sum of its tokens' "

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from rlhf import distributed
-from rlhf.data.encoding import context_of
 from rlhf.data.records import DataSource, Split
 from rlhf.errors import UserError
 from rlhf.pretraining import PackedTexts
@@ -26,12 +25,15 @@ LENGTH = 128  # tokens of a sequence, as stage=pretrain makes them; the model's 
 
 
 def held_out_blocks(
-    data: DataSource, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, sequences: int = SEQUENCES
+    data: DataSource, tokenizer: PreTrainedTokenizerBase, context: int | None, *, sequences: int = SEQUENCES
 ) -> Tensor | None:
-    """Held-out documents, an end token after each, (sequences, length) int64; None where the data has too few."""
+    """Held-out documents, an end token after each, (sequences, length) int64; None where the data has too few.
+
+    context: the model's, in tokens, which no sequence is longer than; None: it has no limit.
+    """
     if not data.has_texts:
         return None
-    length = min(LENGTH, context_of(model.config) or LENGTH)
+    length = min(LENGTH, context or LENGTH)
     try:
         texts = data.texts(Split.evaluation)
         return PackedTexts(texts, tokenizer, length, "data.evaluation_fraction", most=sequences).blocks

@@ -176,6 +176,16 @@ def test_empty_split_is_refused(tmp_path: Path) -> None:
         both(source, "demonstrations")
 
 
+def test_a_fraction_of_one_holds_out_every_row_whatever_the_data_says(tmp_path: Path) -> None:
+    (tmp_path / "told").mkdir()
+    for file in ("train.jsonl", "test.jsonl"):
+        write(tmp_path / "told" / file, [{"prompt": f"{file} {i}", "response": "b"} for i in range(9)])
+    source = load("jsonl", tmp_path / "told", evaluation_fraction=1.0)
+    assert len(source.prompts(Split.evaluation)) == 18
+    with pytest.raises(UserError, match=r"train split of .* has no demonstrations: data\.evaluation_fraction=1"):
+        source.demonstrations(Split.train)
+
+
 def test_rows_of_one_prompt_lie_in_one_split_whatever_the_seed(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i % 30}", "response": f"r{i}"} for i in range(300)]
     path = write(tmp_path / "own.jsonl", rows)

@@ -59,3 +59,12 @@ def test_a_larger_n_picks_better_ones() -> None:
     assert means == sorted(means)
     assert powers_of_two(8) == [1, 2, 4, 8]
     assert powers_of_two(6) == [1, 2, 4, 6]
+
+
+def test_the_kl_of_the_best_of_n_bounds_that_of_a_model_small_enough_to_enumerate() -> None:
+    probabilities = (0.5, 0.3, 0.2)  # of three responses, the best one last
+    for n in (2, 4, 16):
+        below = [sum(probabilities[: i + 1]) ** n for i in range(3)]
+        chosen = [below[0], below[1] - below[0], below[2] - below[1]]
+        exact = sum(c * math.log(c / p) for c, p in zip(chosen, probabilities, strict=True))
+        assert 0 < exact <= kl(n)

@@ -17,12 +17,13 @@ import numpy as np
 from rlhf.config import Config
 from rlhf.data.records import DataSource, Prompt
 from rlhf.evaluation import best_of_n
-from rlhf.evaluation.answer_cache import AnswerCache, sha256
-from rlhf.evaluation.answering import Generated, Model, answer, answer_few_shot, identity
-from rlhf.evaluation.benchmarks import benchmark_of, option_choices
+from rlhf.evaluation.answer_cache import AnswerCache
+from rlhf.evaluation.answering import Generated, Model, answer, answer_few_shot
+from rlhf.evaluation.benchmarks import benchmark_of
 from rlhf.evaluation.best_of import Scorer, sample_many
 from rlhf.evaluation.candidates import FEW_SHOT, parameters
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
+from rlhf.evaluation.multiple_choice import chosen
 from rlhf.evaluation.sweeps.gather import KL_COEF, PTX_COEF, Gathered, Setting
 from rlhf.evaluation.sweeps.points import PerPrompt, Point
 from rlhf.evaluation.sweeps.summary import BestOfN, Measured
@@ -141,15 +142,11 @@ class Measurer:
 
     def _accuracy(self, path: str) -> float | None:
         """On the benchmark, 0 to 1; None where the data has none."""
-        benchmark, known = self._benchmark, identity(path, self.config)
-        if benchmark is None:
+        if self._benchmark is None:
             return None
-        items = sha256([[item.context, item.options] for item in benchmark.items])
-        choices = self._cache.remember(
-            None if known is None else {**known, "what": "choices", "items": items},
-            lambda: option_choices(path, benchmark, self.config),
-        )
-        return float(np.mean([choice == item.answer for choice, item in zip(choices, benchmark.items, strict=True)]))
+        items = self._benchmark.items
+        choices = chosen(Model(path, self.config, self._cache).option_logprobs(items))
+        return float(np.mean([choice == item.answer for choice, item in zip(choices, items, strict=True)]))
 
 
 def bootstrap(prompts: int, config: Config) -> Bootstrap:
