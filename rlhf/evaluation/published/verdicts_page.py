@@ -153,6 +153,7 @@ def _ratings(found: Mapping[str, Any]) -> Figure:
                 if bound is None:
                     arrow = {"arrowstyle": "<-", "color": _BLUE, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
                     axes.annotate("", (value, row), (points, 0), textcoords="offset points", arrowprops=arrow)
+        axes.margins(x=0.15)  # room for the arrows
         _rows(axes, [model["model"] for model in rated])
         axes.set_xlabel("Elo points")
         return finish()

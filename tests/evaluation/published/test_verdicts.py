@@ -15,7 +15,7 @@ from rlhf.errors import UserError
 from rlhf.evaluation.published.verdicts import Verdict, read
 from tests.evaluation.published.rows import row, written
 
-ROWS = [row(1), row(2, instruction="Name a tree.", input="In Spanish."), row(1.25, dataset="oasst"), row(None)]
+ROWS = [row(1), row(2, input="In Spanish."), row(1.25, dataset="oasst"), row(None)]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
