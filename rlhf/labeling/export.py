@@ -37,7 +37,9 @@ def export(judgements: Sequence[Judgement], items: Mapping[str, Item], folder: P
 def ranking_rows(judgement: Judgement, item: Item) -> Iterator[dict[str, Any]]:
     """The ranking as `data=FILE` reads it, and beside it what else was said; without empty responses, which it refuses.
 
-    margins, where every response was rated, are the qualities: what reward.margin=true takes for worth.
+    response is the (first) best, since the reward stage sets its bias by demonstrations and other rankings' best
+    completions are theirs too. margins, where every response was rated, are the qualities: what reward.margin=true
+    takes for worth.
     """
     responses = [response for response in item.responses if response.text]
     if len(responses) < 2:
@@ -49,6 +51,7 @@ def ranking_rows(judgement: Judgement, item: Item) -> Iterator[dict[str, Any]]:
         "messages": [{"role": message.role.value, "content": message.content} for message in item.prompt.messages],
         "completions": [response.text for response in responses],
         "ranks": [judgement.ranks[response.id] for response in responses],
+        "response": min(responses, key=lambda response: judgement.ranks[response.id]).text,
         **({"margins": quality} if None not in quality else {}),
         "quality": quality,
         "attributes": [judgement.attributes.get(response.id, []) for response in responses],

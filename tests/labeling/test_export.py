@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.config import DataConfig, DataSourceName
 from rlhf.data import load_source
-from rlhf.data.records import Message, Ranking, Role, Split, no_sampler
+from rlhf.data.records import DataSource, Message, Ranking, Role, Split, no_sampler
 from rlhf.evaluation.published.verdicts import win_rate
 from rlhf.labeling.export import export
 from rlhf.labeling.items import Item, Response
@@ -28,9 +28,13 @@ def exported(folder: Path, *judged: tuple[Item, Judgement], baseline: str = "sft
     return rows[0], rows[1]
 
 
-def read_back(folder: Path) -> list[Ranking]:
+def source_of(folder: Path) -> DataSource:
     config = DataConfig(source=DataSourceName.jsonl, path=str(folder / "rankings.jsonl"), evaluation_fraction=0.5)
-    source = load_source(config, seed=0)
+    return load_source(config, seed=0)
+
+
+def read_back(folder: Path) -> list[Ranking]:
+    source = source_of(folder)
     return [ranking for split in Split for ranking in source.rankings(split, no_sampler)]
 
 
@@ -54,6 +58,13 @@ def test_rankings_are_read_as_they_were_said(tmp_path: Path) -> None:
         # Readers list completions in an order of their own.
         told = dict(zip(ranking.completions, zip(ranking.ranks, ranking.margins, strict=True), strict=True))
         assert told == dict(zip([r.text for r in of.responses], [(1, 2), (0, 7), (1, 3)], strict=True))
+
+
+def test_the_best_completion_is_a_demonstration(tmp_path: Path) -> None:
+    exported(tmp_path, *((item(number), judgement(item(number), (1, 2, 0))) for number in range(6)))
+    source = source_of(tmp_path)
+    found = [demonstration for split in Split for demonstration in source.demonstrations(split)]
+    assert sorted(one.response for one in found) == [f"Good {number}." for number in range(6)]
 
 
 def test_a_conversation_with_a_system_turn_is_read_back(tmp_path: Path) -> None:
