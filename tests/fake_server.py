@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,3 +82,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     yield fake
     fake.http.shutdown()
     fake.http.server_close()
+
+
+def shown(body: dict[str, Any]) -> tuple[str, str]:
+    """The two responses that an LLM judge is asked about, in the order in which they are shown."""
+    text = body["messages"][0]["content"]
+    found = re.search(r"<response_a>\n(.*)\n</response_a>\n\n<response_b>\n(.*)\n</response_b>", text, re.S)
+    assert found
+    return found[1], found[2]
