@@ -7,6 +7,7 @@ that cannot be read is counted too, and its prompt has no verdict.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,14 @@ from typing import Any
 
 from rlhf.config import LLMJudgeConfig
 from rlhf.data.records import Prompt
+from rlhf.errors import UserError
 from rlhf.evaluation.judges import Verdicts
 from rlhf.evaluation.llm_cache import AnswerCache, key_of
 from rlhf.evaluation.llm_prompt import Choice, conversation, load_template, parse, render
 from rlhf.openai_server import Answer, OpenAIServer, Words, in_parallel
 from rlhf.tracking import Progress, progress
+
+log = logging.getLogger("rlhf")
 
 NAME = "llm"
 _POINTS_OF_FIRST = {Choice.first: 1.0, Choice.tie: 0.5, Choice.second: 0.0}  # of the response that is shown first
@@ -85,10 +89,14 @@ class LLMJudge:
     def check(self) -> None:
         """Raises UserError, before candidates spend time on answers, where no server answers.
 
-        With answers in the cache it may not be needed any more, and is not looked for.
+        With answers in the cache it may not be needed any more, which only warns.
         """
-        if self._cache.empty:
+        try:
             self._server.check()
+        except UserError as error:
+            if self._cache.empty:
+                raise
+            log.warning("%s Going on with the answers in %s, as far as they go.", error, self._cache.folder)
 
     def compare(self, prompts: Sequence[Prompt], responses: Mapping[str, Sequence[str]], baseline: str) -> Judged:
         """Every candidate's responses against the baseline's. Raises UserError where the server refuses or is gone.

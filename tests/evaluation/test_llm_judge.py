@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -219,14 +220,21 @@ def test_a_comparison_that_was_killed_asks_nothing_twice(server: FakeServer, tmp
     assert (usage["requests"], usage["cached"]) == (3, 3)
 
 
-def test_a_server_that_is_down_is_missed_only_where_nothing_is_cached(server: FakeServer, tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_refused_only_where_nothing_is_cached(
+    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("rlhf"), "propagate", True)  # an earlier test's pipeline turns it off
     server.answer = says(prefers_good)
     judge(server, tmp_path / "full").check()
     compare(server, tmp_path / "full")
     nobody = {"url": "http://127.0.0.1:9/v1"}
     with pytest.raises(UserError, match=r"does not answer .*judge\.llm\.url"):
         judge(server, tmp_path / "empty", **nobody).check()
+    assert caplog.messages == []
     judge(server, tmp_path / "full", **nobody).check()
+    [warning] = caplog.messages
+    assert "does not answer" in warning
+    assert str(tmp_path / "full") in warning
     assert compare(server, tmp_path / "full", **nobody).usage["cached"] == 6
 
 
