@@ -198,11 +198,8 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], parallel:
 
     After an error no further item is begun; it is raised once those under way are done.
     """
-    threads = ThreadPoolExecutor(parallel)
-    try:
-        return list(threads.map(work, items))
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(parallel) as threads:
+        return list(threads.map(work, items))  # which drops what is not begun when it is left early
 
 
 def _short(text: str) -> str:
