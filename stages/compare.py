@@ -10,7 +10,7 @@ from rlhf.artifacts import write_json_atomic, write_text_atomic
 from rlhf.config import Config, JudgeName
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.records import DataSource, Prompt, Split
-from rlhf.distributed import is_main_process
+from rlhf.distributed import from_main, is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.evaluation import report as html
@@ -18,15 +18,16 @@ from rlhf.evaluation.answering import Generated, answer, kl_from_reference, scor
 from rlhf.evaluation.comparison import Answers, metrics, summarise, text_table
 from rlhf.evaluation.curves import load_curves
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
+from rlhf.evaluation.llm_judge import Judged, LLMJudge, annotation_rows, usage_line
 from rlhf.models import load_reward_model, load_tokenizer
-from rlhf.tracking import json_line
+from rlhf.tracking import json_line, json_value
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 CHAIN = ("base", "sft", "ppo")  # candidates that the run itself makes, by their keys among the parents
 FURTHER = "candidates/"
-UNITS = {JudgeName.gold: GoldJudge.unit, JudgeName.reward_model: RewardModelJudge.unit}
+UNITS = {JudgeName.gold: GoldJudge.unit, JudgeName.reward_model: RewardModelJudge.unit, JudgeName.llm: None}
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -34,6 +35,7 @@ def run(context: StageContext) -> dict[str, float]:
     config, folder = context.config, context.folder.path
     paths = candidate_paths(context.parents, config)
     judges = judge_names(config, context.data, context.parents)
+    llm = _llm_judge(config) if JudgeName.llm in judges else None
     prompts = context.data.prompts(Split.evaluation)[: config.compare.prompts]
     if not prompts:
         raise UserError("There is no held-out prompt to compare on; raise data.evaluation_fraction, or give more rows.")
@@ -42,7 +44,9 @@ def run(context: StageContext) -> dict[str, float]:
 
     generated = {name: answer(path, name, prompts, context.data, config) for name, path in paths.items()}
     kl = kl_from_reference(paths.get("sft"), generated, config)
-    scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges}
+    scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges if judge != JudgeName.llm}
+    texts = {name: given.texts for name, given in generated.items()}
+    judged = from_main(lambda: llm.compare(prompts, texts, config.compare.baseline)) if llm is not None else None
     answers = {
         name: Answers(
             path=paths[name],
@@ -53,6 +57,7 @@ def run(context: StageContext) -> dict[str, float]:
             kl=kl[name],
             # Losses a token compare only where the tokens are the same, which is where there is a KL.
             text_loss=given.text_loss if kl[name] is not None or "sft" not in paths else None,
+            verdicts={} if judged is None else {JudgeName.llm.value: judged.verdicts[name]},
         )
         for name, given in generated.items()
     }
@@ -67,7 +72,11 @@ def run(context: StageContext) -> dict[str, float]:
     )
 
     numbers = metrics(report)
+    if judged is not None:
+        report["llm_judge"] = judged.usage
     if is_main_process():
+        if judged is not None:
+            _write_verdicts(context, judged, prompts, texts)
         _write(context, report, response_rows(prompts, answers), paths)
     return numbers
 
@@ -91,6 +100,8 @@ def _write(
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     for remark in report["remarks"]:
         print(remark)
+    if "llm_judge" in report:
+        print(usage_line(report["llm_judge"]))
     print(f"Report: {folder / 'report.html'}")
 
 
@@ -139,6 +150,23 @@ def judge_names(config: Config, data: DataSource, parents: Mapping[str, Path]) -
     return wanted
 
 
+def _llm_judge(config: Config) -> LLMJudge:
+    """judge.llm's. Raises UserError where it cannot be asked, before candidates answer."""
+    judge = LLMJudge(config.judge.llm, seed=config.seed, bars=config.tracker.progress)
+    from_main(judge.check)
+    return judge
+
+
+def _write_verdicts(
+    context: StageContext, judged: Judged, prompts: Sequence[Prompt], texts: Mapping[str, Sequence[str]]
+) -> None:
+    config, folder = context.config, context.folder.path
+    annotator = str(config.judge.llm.model)
+    rows = annotation_rows(prompts, texts, judged.verdicts, baseline=config.compare.baseline, annotator=annotator)
+    write_text_atomic(folder / "verdicts_llm.jsonl", "".join(json_line(row) for row in rows))
+    write_text_atomic(folder / "judge_llm.jsonl", "".join(json_line(row) for row in judged.answers))
+
+
 def _score(
     name: JudgeName, generated: Mapping[str, Generated], prompts: Sequence[Prompt], context: StageContext
 ) -> dict[str, list[float]]:
@@ -174,6 +202,7 @@ def response_rows(prompts: Sequence[Prompt], answers: Mapping[str, Answers]) -> 
                     "ended": given.ended[i],
                     "kl": None if given.kl is None else given.kl[i],
                     "scores": {judge: scores[i] for judge, scores in given.scores.items()},
+                    "verdicts": {judge: json_value(said.wins[i]) for judge, said in given.verdicts.items()},
                 }
                 for name, given in answers.items()
             },

@@ -57,12 +57,28 @@ class Bootstrap:
         """The mean of `values`, (prompts,), and its interval."""
         array = np.asarray(values, dtype=np.float64)
         assert array.shape == (self.prompts,), f"{array.shape} values for {self.prompts} prompts"
-        means = self._counts @ array / self.prompts
+        return self._interval(self._counts @ array / self.prompts, float(array.mean()), self.prompts)
+
+    def ratio(self, numerators: ArrayLike, denominators: ArrayLike) -> Estimate | None:
+        """Sum of `numerators` over sum of `denominators`, (prompts,) each, and its interval; None for 0 over 0.
+
+        A mean over some of the prompts has their values above, 0 for the others, and 1 and 0 below. Draws without any
+        of them are left out of the interval; n counts the prompts whose denominator is not 0.
+        """
+        above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+        if not below.any():
+            return None
+        drawn_above, drawn_below = self._counts @ above, self._counts @ below
+        held = drawn_below > 0
+        mean = float(above.sum() / below.sum())
+        ratios = drawn_above[held] / drawn_below[held] if held.any() else np.array([mean])
+        return self._interval(ratios, mean, int(np.count_nonzero(below)))
+
+    def _interval(self, means: NDArray[np.float64], mean: float, n: int) -> Estimate:
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(means, [tail, 1 - tail])
-        mean = float(array.mean())
         # Rounding may put a bound of equal values a last bit beyond their mean.
-        return Estimate(mean, min(float(low), mean), max(float(high), mean), self.prompts)
+        return Estimate(mean, min(float(low), mean), max(float(high), mean), n)
 
 
 def by_task(tasks: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -87,3 +87,28 @@ def test_the_same_seed_gives_the_same_interval_and_more_prompts_a_narrower_one()
 def test_prompts_without_a_task_are_in_no_group() -> None:
     groups = by_task(["sort", "", "add", "sort"])
     assert {task: rows.tolist() for task, rows in groups.items()} == {"add": [2], "sort": [0, 3]}
+
+
+def test_a_mean_over_some_of_the_prompts_is_that_of_them_alone() -> None:
+    values = np.random.default_rng(3).random(40)
+    bootstrap = Bootstrap(40, samples=500, seed=0)
+    everything = bootstrap.ratio(values, np.ones(40))
+    whole = bootstrap.estimate(values)
+    assert everything is not None
+    assert (everything.mean, everything.ci, everything.n) == (pytest.approx(whole.mean), pytest.approx(whole.ci), 40)
+    some = bootstrap.ratio(np.where(np.arange(40) < 30, values, 0.0), np.arange(40) < 30)
+    alone = Bootstrap(30, samples=500, seed=1).estimate(values[:30])
+    assert some is not None
+    assert some.n == 30
+    assert some.mean == pytest.approx(alone.mean)
+    assert some.ci == pytest.approx(alone.ci, abs=0.03)
+
+
+def test_a_ratio_of_nothing_is_none_and_draws_that_miss_its_few_prompts_do_not_count() -> None:
+    bootstrap = Bootstrap(40, samples=200, seed=0)
+    assert bootstrap.ratio(np.zeros(40), np.zeros(40)) is None
+    one = np.zeros(40)
+    one[7] = 1
+    few = bootstrap.ratio(one, one)
+    assert few is not None
+    assert (few.ci, few.n) == ([1.0, 1.0], 1)
