@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -47,6 +48,7 @@ from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
 from rlhf.evaluation import outputs
 from rlhf.evaluation.candidates import FURTHER, candidates_of
+from rlhf.evaluation.llm_prompt import load_template
 from rlhf.jobs import job_name, reaching
 from rlhf.ppo.engines.requirements import require_installed
 from rlhf.ppo.reward_fn import load_reward_fn
@@ -104,6 +106,15 @@ _NOT_INPUTS = (
     "compare.outputs",
     "judge.reward_model",
     "report.runs",
+    "judge.llm.url",
+    "judge.llm.prompt",
+    "judge.llm.parallel",
+    "judge.llm.requests_per_minute",
+    "judge.llm.timeout_s",
+    "judge.llm.retries",
+    "judge.llm.input_price",
+    "judge.llm.output_price",
+    "judge.llm.cache",
     "self_instruct.model",
     "self_instruct.seeds",
     "self_instruct.patience",
@@ -191,6 +202,8 @@ def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
         from rlhf.evaluation import benchmarks
 
         benchmarks.require(config.compare)
+    if StageName.compare in stages and JudgeName.llm in config.judge.names:
+        load_template(config.judge.llm.prompt)
 
 
 def run_folder(config: Config) -> Path:
@@ -262,6 +275,7 @@ def _run_locked(config: Config, stage: StageName, folder: StageFolder, parents: 
                 "parents": {role: model_hash(path) for role, path in parents.items()},
                 "data": _fingerprint(config, stage, source),
                 "reward_fn": _reward_fn_hash(config, stage),
+                "judge_prompt": _judge_prompt_hash(config, stage),
             }
             return _decide(folder, stage, inputs), inputs
 
@@ -446,6 +460,13 @@ def _reward_fn_hash(config: Config, stage: StageName) -> str | None:
     return load_reward_fn(config.ppo.reward_fn).source_hash
 
 
+def _judge_prompt_hash(config: Config, stage: StageName) -> str | None:
+    """Of the words that an LLM judge is asked with; None without one."""
+    if stage != StageName.compare or JudgeName.llm not in config.judge.names:
+        return None
+    return hashlib.sha256(load_template(config.judge.llm.prompt).encode()).hexdigest()
+
+
 def _lasting(path: Path) -> str:
     """A folder's absolute path, which means the same from everywhere; a hub id as it is."""
     return str(path.absolute() if path.is_dir() else path)
@@ -502,6 +523,8 @@ def _input_changes(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> li
         changes.append("other data")
     if "reward_fn" in inputs and manifest.get("reward_fn") != inputs["reward_fn"]:
         changes.append("other code behind ppo.reward_fn")
+    if "judge_prompt" in inputs and manifest.get("judge_prompt") != inputs["judge_prompt"]:
+        changes.append("other words in judge.llm.prompt")
     return changes
 
 
@@ -560,6 +583,7 @@ def _run_now(
         parents={role: {"path": _lasting(path), "hash": inputs["parents"][role]} for role, path in parents.items()},
         data=inputs["data"],
         reward_fn=inputs["reward_fn"],
+        judge_prompt=inputs["judge_prompt"],
         seed=config.seed,
         code=code_version(),
         packages=package_versions(),

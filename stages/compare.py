@@ -11,7 +11,7 @@ from rlhf.artifacts import write_json_atomic, write_text_atomic
 from rlhf.config import Config, JudgeName
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.records import DataSource, Prompt, Split
-from rlhf.distributed import is_main_process
+from rlhf.distributed import from_main, is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
 from rlhf.evaluation import benchmark_tables, benchmarks
@@ -31,16 +31,17 @@ from rlhf.evaluation.candidates import Candidate, How, candidates_of, describe
 from rlhf.evaluation.comparison import KL_FROM, Answers, metrics, ordered, summarise, text_table
 from rlhf.evaluation.curves import load_curves
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
+from rlhf.evaluation.llm_judge import Judged, LLMJudge, annotation_rows, usage_line
 from rlhf.evaluation.outputs import Output, answered
 from rlhf.models import load_reward_model
-from rlhf.tracking import json_line
+from rlhf.tracking import json_line, json_value
 
 if TYPE_CHECKING:
     from rlhf.pipeline import StageContext
 
 log = logging.getLogger("rlhf")
 
-UNITS = {JudgeName.gold: GoldJudge.unit, JudgeName.reward_model: RewardModelJudge.unit}
+UNITS = {JudgeName.gold: GoldJudge.unit, JudgeName.reward_model: RewardModelJudge.unit, JudgeName.llm: None}
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -48,6 +49,7 @@ def run(context: StageContext) -> dict[str, float]:
     config, folder = context.config, context.folder.path
     candidates = candidates_of(context.parents, config)
     judges = judge_names(config, context.data, context.parents)
+    llm = _llm_judge(config) if JudgeName.llm in judges else None
     prompts, outputs, lacking = prompts_for(candidates, judges, context)
 
     # Beside the comparison's own folder, which another comparison moves aside.
@@ -59,7 +61,9 @@ def run(context: StageContext) -> dict[str, float]:
     held_out = benchmarks.measure(own, benchmarks.benchmark_of(config.compare, context.data), config, cache, folder)
     if cache.found:
         log.info("%d of %d answers and likelihoods are from %s", cache.found, cache.found + cache.made, cache.folder)
-    scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges}
+    scores = {judge.value: _score(judge, generated, prompts, context) for judge in judges if judge != JudgeName.llm}
+    texts = {name: given.texts for name, given in generated.items()}
+    judged = from_main(lambda: llm.compare(prompts, texts, config.compare.baseline)) if llm is not None else None
     answers = {
         name: Answers(
             path=candidates[name].path,
@@ -72,6 +76,7 @@ def run(context: StageContext) -> dict[str, float]:
             text_loss=given.text_loss if kl[name] is not None or KL_FROM not in candidates else None,
             about={**describe(candidates[name]), **given.about},
             benchmarks=held_out.get(name, {}),
+            verdicts={} if judged is None else {JudgeName.llm.value: judged.verdicts[name]},
         )
         for name, given in generated.items()
     }
@@ -87,7 +92,11 @@ def run(context: StageContext) -> dict[str, float]:
     )
 
     numbers = metrics(report)
+    if judged is not None:
+        report["llm_judge"] = judged.usage
     if is_main_process():
+        if judged is not None:
+            _write_verdicts(context, judged, prompts, texts)
         _write(context, report, response_rows(prompts, answers), candidates)
     return numbers
 
@@ -166,6 +175,8 @@ def _write(
     print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
     for remark in report["remarks"]:
         print(remark)
+    if "llm_judge" in report:
+        print(usage_line(report["llm_judge"]))
     print(f"Report: {folder / 'report.html'}")
 
 
@@ -191,6 +202,23 @@ def judge_names(config: Config, data: DataSource, parents: Mapping[str, Path]) -
                 "judge.reward_model=PATH_OR_HUB_ID."
             )
     return wanted
+
+
+def _llm_judge(config: Config) -> LLMJudge:
+    """judge.llm's. Raises UserError where it cannot be asked, before candidates answer."""
+    judge = LLMJudge(config.judge.llm, seed=config.seed, bars=config.tracker.progress)
+    from_main(judge.check)
+    return judge
+
+
+def _write_verdicts(
+    context: StageContext, judged: Judged, prompts: Sequence[Prompt], texts: Mapping[str, Sequence[str]]
+) -> None:
+    config, folder = context.config, context.folder.path
+    annotator = str(config.judge.llm.model)
+    rows = annotation_rows(prompts, texts, judged.verdicts, baseline=config.compare.baseline, annotator=annotator)
+    write_text_atomic(folder / "verdicts_llm.jsonl", "".join(json_line(row) for row in rows))
+    write_text_atomic(folder / "judge_llm.jsonl", "".join(json_line(row) for row in judged.answers))
 
 
 def _score(
@@ -227,6 +255,7 @@ def response_rows(prompts: Sequence[Prompt], answers: Mapping[str, Answers]) -> 
                     "ended": given.ended[i],
                     "kl": None if given.kl is None else given.kl[i],
                     "scores": {judge: scores[i] for judge, scores in given.scores.items()},
+                    "verdicts": {judge: json_value(said.wins[i]) for judge, said in given.verdicts.items()},
                 }
                 for name, given in answers.items()
             },

@@ -47,6 +47,8 @@ def test_every_file_in_conf_composes(group: str, option: str) -> None:
         words.append("data.phrasings=templates.yaml")
     if option == "custom":
         words.append("model.path=some/folder")
+    if option == "llm":
+        words += ["judge.llm.url=http://localhost:8000/v1", "judge.llm.model=m"]
     assert isinstance(config_of(*words), Config)
 
 
@@ -234,6 +236,15 @@ REFUSALS = [
     (["compare.best_of=[4,4]"], "different numbers"),
     (["compare.outputs.a=f.jsonl", "compare.candidates.a=gpt2"], "both name a"),
     (["data.evaluation_fraction=1.5"], "up to 1"),
+    (["judge=llm"], "set judge.llm.url=URL, up to and with /v1, and judge.llm.model=NAME"),
+    (["judge=llm", "judge.llm.url=http://localhost:8000/v1"], "judge.llm needs both"),
+    (["judge=llm", "judge.llm.url=localhost:8000/v1", "judge.llm.model=m"], "starts with http:// or https://"),
+    (["judge.llm.url=http://localhost:8000/v1", "judge.llm.model=m"], "add llm to judge.names"),
+    (["judge.llm.temperature=-1"], "judge.llm.temperature is -1.0"),
+    (["judge.llm.limit_name=tokens"], "use max_tokens or max_completion_tokens"),
+    (["judge.llm.requests_per_minute=-1"], "judge.llm.requests_per_minute is -1.0; use 0 or more"),
+    (["judge.llm.input_price=.inf"], "judge.llm.input_price is inf"),
+    (["judge.llm.max_tokens=0"], "judge.llm.max_tokens is 0"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),
     (["stage"], "write KEY=VALUE"),

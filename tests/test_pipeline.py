@@ -28,6 +28,7 @@ from rlhf.config import (
     JudgeConfig,
     JudgeName,
     LaunchConfig,
+    LLMJudgeConfig,
     LoraConfig,
     PPOConfig,
     Quantization,
@@ -244,6 +245,45 @@ def test_comparison_judges_with_the_reward_model_that_is_named(world: World) -> 
         pipeline.run(world.config("compare", judge={"reward_model": "./nowhere"}))
     with pytest.raises(UserError, match=r"stage=reward.*judge\.reward_model=PATH_OR_HUB_ID"):
         pipeline.run(world.config("compare", judge={"names": [JudgeName.reward_model]}))
+
+
+def test_a_comparison_by_an_llm_is_another_one_with_another_model_or_other_words(world: World, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("{prompt} {response_a} {response_b} Verdict: A")
+
+    def compared(**settings: Any) -> list[str]:
+        given = {"url": "http://localhost:1/v1", "model": "m", "prompt": str(words), **settings}
+        pipeline.run(world.config("compare", judge=JudgeConfig(names=[JudgeName.llm], llm=LLMJudgeConfig(**given))))
+        return world.ran()
+
+    pipeline.run(world.config("sft"))
+    world.ran()
+    assert compared() == ["demo/compare"]
+    copy = tmp_path / "copy.txt"
+    copy.write_text(words.read_text())
+    same: list[dict[str, Any]] = [
+        {"url": "http://other:2/v1"},
+        {"prompt": str(copy)},
+        {"parallel": 1, "requests_per_minute": 9.0, "timeout_s": 1.0, "retries": 0},
+        {"input_price": 1.0, "output_price": 2.0, "cache": str(tmp_path)},
+    ]
+    for settings in same:
+        assert compared(**settings) == []
+    for settings in ({"model": "n"}, {"temperature": 1.0}, {"max_tokens": 9}, {"chat": False}, {"prompt": None}):
+        assert compared(**settings) == ["demo/compare"]
+    assert compared() == ["demo/compare"]
+    words.write_text("{prompt} {response_b} {response_a} Verdict: A")
+    assert compared() == ["demo/compare"]
+    assert compared() == []
+
+
+def test_words_that_no_judge_can_be_asked_with_are_refused_before_the_first_stage(world: World) -> None:
+    llm = LLMJudgeConfig(url="http://localhost:1/v1", model="m", prompt="nowhere.txt")
+    config = world.config("all", judge=JudgeConfig(names=[JudgeName.llm], llm=llm))
+    for refused in (lambda: pipeline.run(config), lambda: pipeline.check(config, parents=False)):
+        with pytest.raises(UserError, match=r"judge\.llm\.prompt=nowhere\.txt cannot be read"):
+            refused()
+    assert world.ran() == []
 
 
 def test_comparison_takes_what_there_is_and_what_is_named(world: World) -> None:

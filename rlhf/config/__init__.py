@@ -37,7 +37,7 @@ from rlhf.config.choices import (
 )
 from rlhf.config.compare import CompareConfig
 from rlhf.config.data import DataConfig, MixtureConfig, QualityConfig, SandboxConfig
-from rlhf.config.judge import JudgeConfig
+from rlhf.config.judge import JudgeConfig, LLMJudgeConfig
 from rlhf.config.label import LabelConfig
 from rlhf.config.model import ArchitectureConfig, FreezeConfig, LoraConfig, ModelConfig
 from rlhf.config.ppo import KLConfig, LimitsConfig, PPOConfig, PtxConfig, RolloutConfig, VLLMConfig
@@ -63,6 +63,7 @@ __all__ = [
     "KLEstimator",
     "KLPlacement",
     "Keep",
+    "LLMJudgeConfig",
     "LabelConfig",
     "LaunchConfig",
     "LimitsConfig",

@@ -155,6 +155,7 @@ class Keep(Enum):
 class JudgeName(Enum):
     gold = "gold"  # the sandbox's own rubric
     reward_model = "reward_model"
+    llm = "llm"  # a language model behind an OpenAI-compatible server, which compares two responses; costs requests
 
 
 class TextMetric(Enum):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlhf.evaluation import benchmark_tables
+from rlhf.evaluation.judges import Verdicts
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
 
 KL_FROM = "sft"
@@ -25,11 +26,12 @@ class Answers:
     texts: list[str]
     tokens: list[int]  # of each response, the end token included
     ended: list[bool]  # False: cut at rollout.max_new_tokens
-    scores: dict[str, list[float]]  # by judge
+    scores: dict[str, list[float]]  # by judge, of those that score
     kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: not defined
     text_loss: float | None  # on held-out documents, nats a token; None: no documents, or another tokenizer
     benchmarks: dict[str, Any] = field(default_factory=dict)  # by name, as benchmarks.measure gives them
     about: Mapping[str, Any] = field(default_factory=dict)  # what else the report says of it: `candidates.describe`
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)  # by judge, of those that compare
 
 
 def summarise(
@@ -37,7 +39,7 @@ def summarise(
     tasks: Sequence[str],
     *,
     baseline: str,
-    judges: Mapping[str, str],
+    judges: Mapping[str, str | None],
     tie_margin: float,
     bootstrap_samples: int,
     seed: int,
@@ -46,7 +48,7 @@ def summarise(
     """The comparison as JSON values: win rates against `baseline`, scores, KL and lengths, overall and by task.
 
     tasks:  the family of each prompt, "" where it has none.
-    judges: name -> unit of its scores; the first one decides `win_rate`.
+    judges: name -> unit of its scores, None for one that compares and gives none; the first one decides `win_rate`.
     lacking: held-out prompts that each file of outputs has no answer to, so that nobody is judged on them.
     """
     names = list(judges)
@@ -58,16 +60,22 @@ def summarise(
     reference = answers[baseline]
     candidates: dict[str, Any] = {}
     for name, answer in answers.items():
-        measured = _measurements(answer, reference, names, tie_margin)
+        measured = _measurements(answer, reference, tie_margin)
+        compared = {judge: _comparisons(said) for judge, said in answer.verdicts.items()}
         candidates[name] = {
             "path": answer.path,
             **answer.about,
             "text_loss": answer.text_loss,
             "benchmarks": answer.benchmarks,
-            **_summary(measured, everything, names),
+            **_summary(measured, compared, everything, names),
         }
         candidates[name]["tasks"] = {
-            task: _summary({key: values[rows] for key, values in measured.items()}, task_bootstraps[task], names)
+            task: _summary(
+                {key: values[rows] for key, values in measured.items()},
+                {judge: {key: values[rows] for key, values in found.items()} for judge, found in compared.items()},
+                task_bootstraps[task],
+                names,
+            )
             for task, rows in groups.items()
         }
     report: dict[str, Any] = {
@@ -85,7 +93,7 @@ def summarise(
     return report
 
 
-def _measurements(answer: Answers, reference: Answers, judges: Sequence[str], tie_margin: float) -> dict[str, Any]:
+def _measurements(answer: Answers, reference: Answers, tie_margin: float) -> dict[str, Any]:
     """One value a prompt for everything that is averaged."""
     measured: dict[str, Any] = {
         "mean_tokens": np.asarray(answer.tokens, dtype=np.float64),
@@ -93,22 +101,55 @@ def _measurements(answer: Answers, reference: Answers, judges: Sequence[str], ti
     }
     if answer.kl is not None:
         measured["kl"] = np.asarray(answer.kl, dtype=np.float64)
-    for judge in judges:
-        scores = np.asarray(answer.scores[judge], dtype=np.float64)
+    for judge, given in answer.scores.items():
+        scores = np.asarray(given, dtype=np.float64)
         measured[f"{judge}/score"] = scores
         measured[f"{judge}/wins"] = verdicts(scores, reference.scores[judge], tie_margin=tie_margin)
     return measured
 
 
-def _summary(measured: Mapping[str, Any], bootstrap: Bootstrap, judges: Sequence[str]) -> dict[str, Any]:
+def _comparisons(verdicts: Verdicts) -> dict[str, Any]:
+    """The fields of `verdicts` as arrays."""
+    return {key: np.asarray(values, dtype=np.float64) for key, values in vars(verdicts).items()}
+
+
+def _compared(found: Mapping[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
+    """What a judge that compares says of a candidate; prompts without a verdict are in no rate."""
+    wins, there = found["wins"], np.isfinite(found["wins"])
+    rate = bootstrap.ratio(np.where(there, wins, 0.0), there) if there.any() else None
+    bias = bootstrap.ratio(found["first"], found["decided"]) if found["decided"].any() else None
+    return {
+        "win_rate": rate.mean if rate else None,
+        "win_rate_ci": rate.ci if rate else None,
+        "score": None,
+        "score_ci": None,
+        "ties": float((wins[there] == 0.5).mean()) if rate else None,
+        "n": int(there.sum()),
+        "inconsistent": int(found["inconsistent"].sum()),
+        "identical": int(found["identical"].sum()),
+        "parse_failures": int(found["failures"].sum()),
+        "position_bias": bias.mean if bias else None,
+        "position_bias_ci": bias.ci if bias else None,
+    }
+
+
+def _summary(
+    measured: Mapping[str, Any],
+    compared: Mapping[str, Mapping[str, Any]],
+    bootstrap: Bootstrap,
+    judges: Sequence[str],
+) -> dict[str, Any]:
     estimates = {key: bootstrap.estimate(values) for key, values in measured.items()}
     by_judge = {
-        judge: {
+        judge: _compared(compared[judge], bootstrap)
+        if judge in compared
+        else {
             "win_rate": estimates[f"{judge}/wins"].mean,
             "win_rate_ci": estimates[f"{judge}/wins"].ci,
             "score": estimates[f"{judge}/score"].mean,
             "score_ci": estimates[f"{judge}/score"].ci,
             "ties": float((measured[f"{judge}/wins"] == 0.5).mean()),
+            "n": bootstrap.prompts,
         }
         for judge in judges
     }
@@ -133,7 +174,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a comparison that belong in the manifest, as compare/<candidate>_<quantity>."""
     flat: dict[str, float] = {}
     for name, candidate in report["candidates"].items():
-        if name != report["baseline"]:
+        if name != report["baseline"] and candidate["win_rate"] is not None:
             flat[f"compare/{name}_win_rate"] = candidate["win_rate"]
             flat[f"compare/{name}_win_rate_low"] = candidate["win_rate_ci"][0]
             flat[f"compare/{name}_win_rate_high"] = candidate["win_rate_ci"][1]
@@ -149,6 +190,16 @@ def ordered(report: Mapping[str, Any]) -> list[str]:
     baseline = report["baseline"]
     first = [name for name in dict.fromkeys(("base", "base-few-shot", "sft", baseline)) if name in report["candidates"]]
     return first + [name for name in report["candidates"] if name not in first]
+
+
+def scoring(report: Mapping[str, Any]) -> list[str]:
+    """The judges that give scores; the others compare."""
+    return [judge for judge, unit in report["units"].items() if unit is not None]
+
+
+def _rate(candidate: Mapping[str, Any]) -> float:
+    """For finding the best; without a verdict it is none."""
+    return -1.0 if candidate["win_rate"] is None else candidate["win_rate"]
 
 
 def percent(rate: float) -> str:
@@ -171,19 +222,21 @@ def statement(report: Mapping[str, Any]) -> str:
         return f"There is only {baseline}, so nothing is compared."
     # The last stage of the chain is what a reader asks about first; in a sweep, the job that does best.
     trained = [name for name in others if name not in ("base", "base-few-shot")] or others
-    lead = "ppo" if "ppo" in others else max(trained, key=lambda name: report["candidates"][name]["win_rate"])
+    lead = "ppo" if "ppo" in others else max(trained, key=lambda name: _rate(report["candidates"][name]))
     rest = [name for name in others if name != lead]
     named = [lead, *(name for name in rest if name == "base" or len(rest) <= 2)]
     clauses = [_clause(report, name) for name in named]
     unnamed = [name for name in rest if name not in named]
     if unnamed:
-        best = max(unnamed, key=lambda name: report["candidates"][name]["win_rate"])
+        best = max(unnamed, key=lambda name: _rate(report["candidates"][name]))
         clauses.append(f"of the {len(unnamed)} others {best} does best: {_clause(report, best)}")
     return f"By the {judge} judge on {report['prompts']} held-out prompts, {'; '.join(clauses)}."
 
 
 def _clause(report: Mapping[str, Any], name: str) -> str:
     baseline, candidate = report["baseline"], report["candidates"][name]
+    if candidate["win_rate"] is None:
+        return f"there is no verdict on {name} against {baseline}"
     rate, (low, high) = candidate["win_rate"], candidate["win_rate_ci"]
     if low > 0.5:
         return f"{name} beats {baseline} with a win rate of {percent(rate)} (95 % interval {interval([low, high])})"
@@ -213,7 +266,8 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         if candidate["kl"] is None and KL_FROM in candidates and a_model:
             found.append(f"{name} has another tokenizer than {KL_FROM}, so its KL from {KL_FROM} is not defined.")
         tokens, usual = candidate["mean_tokens"], candidates[baseline]["mean_tokens"]
-        if candidate["win_rate_ci"][0] > 0.5 and usual > 0 and tokens > 1.5 * usual:
+        wins = candidate["win_rate_ci"] is not None and candidate["win_rate_ci"][0] > 0.5
+        if wins and usual > 0 and tokens > 1.5 * usual:
             found.append(
                 f"{name} answers {tokens / usual:.1f} times as long as {baseline}; a judge that likes length would "
                 "favour it."
@@ -226,6 +280,31 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     for name, count in report["prompts_lacking"].items():
         if count:
             found.append(f"{count} held-out prompts are left out for all: the file of {name} has no answer to them.")
+    return found + _remarks_on_comparing(report)
+
+
+def _remarks_on_comparing(report: Mapping[str, Any]) -> list[str]:
+    """What to know of the judges that compare: where they gave no verdict, and whether a place decides."""
+    found = []
+    for judge in report["units"]:
+        if judge in scoring(report):
+            continue
+        said = {n: report["candidates"][n]["judges"][judge] for n in ordered(report) if n != report["baseline"]}
+        missing = {name: report["prompts"] - one["n"] for name, one in said.items() if one["n"] < report["prompts"]}
+        if missing:
+            counts = ", ".join(f"{count} for {name}" for name, count in missing.items())
+            found.append(
+                f"The {judge_title(judge)} judge gave answers that cannot be read, and so no verdict on some of the "
+                f"{report['prompts']} prompts: {counts}; they are in none of its rates."
+            )
+        intervals = {name: one["position_bias_ci"] or [0.0, 1.0] for name, one in said.items()}
+        biased = [name for name, (low, high) in intervals.items() if not low <= 0.5 <= high]
+        if biased:
+            shares = ", ".join(f"{percent(said[name]['position_bias'])} for {name}" for name in biased)
+            found.append(
+                f"The {judge_title(judge)} judge chooses by place: of its answers that name a winner, those for the "
+                f"response shown first are {shares}. Both orders are asked, and what differs between them is a tie."
+            )
     return found
 
 
@@ -237,11 +316,20 @@ def _accuracy(measured: Mapping[str, Any] | None) -> float | None:
     return None if measured is None else measured["accuracy"]
 
 
+def _rate_and_interval(judged: Mapping[str, Any]) -> str:
+    if judged["win_rate"] is None:
+        return "-"
+    low, high = judged["win_rate_ci"]
+    return f"{100 * judged['win_rate']:5.1f} % [{100 * low:5.1f}, {100 * high:5.1f}]"
+
+
 def text_table(report: Mapping[str, Any]) -> str:
     """The comparison as aligned lines for a terminal."""
-    judge = judge_title(report["judge"])
-    units = (unit.partition(" (")[0] for unit in report["units"].values())
-    header = ["candidate", f"win rate ({judge}) [95 %]", *units, "KL from sft", "tokens"]
+    scored = scoring(report)
+    units = (report["units"][judge].partition(" (")[0] for judge in scored)
+    comparing = [judge for judge in report["units"] if judge not in scored and judge != report["judge"]]
+    rates = (f"win rate ({judge_title(judge)}) [95 %]" for judge in (report["judge"], *comparing))
+    header = ["candidate", *rates, *units, "KL from sft", "tokens"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss"] if has_text else []
     own = {name: benchmark_tables.own_benchmark(candidate) for name, candidate in report["candidates"].items()}
@@ -250,13 +338,14 @@ def text_table(report: Mapping[str, Any]) -> str:
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
-        low, high = candidate["win_rate_ci"]
-        rate = f"{100 * candidate['win_rate']:5.1f} % [{100 * low:5.1f}, {100 * high:5.1f}]"
         rows.append(
             [
                 name,
-                "baseline" if name == report["baseline"] else rate,
-                *(f"{scores['score']:z.3f}" for scores in candidate["judges"].values()),
+                *(
+                    "baseline" if name == report["baseline"] else _rate_and_interval(candidate["judges"][judge])
+                    for judge in (report["judge"], *comparing)
+                ),
+                *(f"{candidate['judges'][judge]['score']:z.3f}" for judge in scored),
                 _or_dash(candidate["kl"], "z.2f"),
                 f"{candidate['mean_tokens']:.1f}",
                 *([_or_dash(candidate["text_loss"], ".3f")] if has_text else []),

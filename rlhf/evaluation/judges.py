@@ -1,9 +1,10 @@
-"""Judges score single responses; comparing two scores gives a verdict."""
+"""Judges: most score single responses, and two scores give a verdict; one that sees two responses gives it itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rlhf import distributed
@@ -30,6 +31,21 @@ class Judge(Protocol):
         that reads text ignores them.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a judge that sees two responses says of a candidate beside the baseline; one value a prompt.
+
+    Each pair is shown in both orders, so there are two answers a prompt, but for identical responses.
+    """
+
+    wins: list[float]  # 1, 0.5, 0: the candidate wins, ties, loses; NaN: no verdict, as an answer could not be read
+    inconsistent: list[bool]  # the two answers differ, which makes a tie
+    failures: list[int]  # answers that could not be read
+    first: list[int]  # answers for the response that was shown first, where both could be read
+    decided: list[int]  # answers for either response, likewise
+    identical: list[bool]  # the same text twice: a tie, and nobody is asked
 
 
 class GoldJudge:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhf.evaluation.benchmark_tables import own_benchmark
-from rlhf.evaluation.comparison import judge_title, ordered
+from rlhf.evaluation.comparison import judge_title, ordered, scoring
 from rlhf.evaluation.curves import Curves, series
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def figures(report: Mapping[str, Any], curves: Curves) -> list[Figure]:
     drawn += over_steps(curves, looks)
     if len([name for name in curves.ppo if name in looks]) > 1:
         for root in (False, True):
-            drawn += [against_kl(report, curves, looks, judge, root=root) for judge in _judges(report)]
+            drawn += [against_kl(report, curves, looks, judge, root=root) for judge in scoring(report)]
     drawn += training_curves(curves)
     return drawn
 
@@ -141,13 +141,18 @@ def win_rates(report: Mapping[str, Any], looks: Mapping[str, Style]) -> Figure:
     caption = (
         f"Share of prompts on which a candidate's answer beats {report['baseline']}'s, ties counted as half; bars are "
         f"95 % intervals. Filled: {judge_title(judges[0])}."
-    ) + "".join(f" Hollow: {judge_title(judge)}." for judge in judges[1:])
+    )
+    if len(judges) > 1:
+        hollow = ", ".join(judge_title(judge) for judge in judges[1:])
+        caption += f" Hollow{', from the top down' if len(judges) > 2 else ''}: {hollow}."
     height = 1.15 + 0.42 * max(len(names), 1)
     with canvas(f"Win rate against {report['baseline']}", caption, "Who wins", height) as (axes, finish):
         axes.axvline(50, color="black", linewidth=1, linestyle="--")
         for row, name in enumerate(names):
             for place, judge in enumerate(judges):
                 scores = report["candidates"][name]["judges"][judge]
+                if scores["win_rate"] is None:
+                    continue
                 look = looks[name]
                 value = 100 * scores["win_rate"]
                 y = row + 0.28 * (place - (len(judges) - 1) / 2)
@@ -187,7 +192,8 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
         return []
     lead = "ppo" if "ppo" in names else names[-1]
     rates = {task: scores["win_rate"] for task, scores in report["candidates"][lead]["tasks"].items()}
-    tasks = sorted(rates, key=lambda task: (-rates[task], task))
+    # Families without a verdict come last, and have no mark.
+    tasks = sorted(rates, key=lambda task: (rates[task] is None, -(rates[task] or 0.0), task))
     caption = (
         f"The same by task family, {judge_title(report['judge'])} judge, ordered by {lead}; lines are 95 % intervals, "
         "wide where a family has few prompts."
@@ -199,11 +205,12 @@ def by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> list[Figur
             look = looks[name]
             offset = 0.6 * (place - (len(names) - 1) / 2) / max(len(names), 2)
             scores = [report["candidates"][name]["tasks"][task] for task in tasks]
-            values = [100 * score["win_rate"] for score in scores]
-            bounds = [[100 * bound for bound in score["win_rate_ci"]] for score in scores]
+            rows = [row for row, score in enumerate(scores) if score["win_rate"] is not None]
+            values = [100 * scores[row]["win_rate"] for row in rows]
+            bounds = [[100 * bound for bound in scores[row]["win_rate_ci"]] for row in rows]
             axes.errorbar(
                 values,
-                [row + offset for row in range(len(tasks))],
+                [row + offset for row in rows],
                 xerr=whiskers(values, bounds),
                 color=look.colour,
                 marker=look.marker,

@@ -18,16 +18,22 @@ from typing import Any
 
 from rlhf.config import Config
 from rlhf.evaluation import benchmark_tables
-from rlhf.evaluation.comparison import judge_title, ordered
+from rlhf.evaluation.comparison import judge_title, ordered, scoring
 from rlhf.evaluation.curves import Curves
+from rlhf.evaluation.llm_judge import usage_line
 from rlhf.evaluation.plots import Figure, figures, styles
 
 _PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "deepspeed", "numpy")
+_VERDICTS = {1.0: "wins", 0.5: "ties", 0.0: "loses", None: "no verdict"}
 _SAME_ENOUGH = 0.3  # below this share of common words, marking differences would mark everything
 
 DEFINITIONS = {
     "win rate": "mean over prompts of 1 where the judge scores the candidate's answer above the baseline's, 0 where "
     "below, 0.5 for a tie (scores no further apart than judge.tie_margin)",
+    "win rate of an LLM judge": "the same by the verdict of a language model that sees both answers; a win or a loss "
+    "where it says so with either shown first, else a tie",
+    "position bias": "of an LLM judge's answers that name a winner, the share for the response shown first; 50 % is "
+    "none",
     "95 % interval": "percentile bootstrap over prompts, the same resampled prompts for every candidate; it covers the "
     "choice of prompts, not the luck of a training seed",
     "gold score": "the data source's own noise-free rubric, 0 (worst) to 1; models see at most noisy rankings made "
@@ -153,10 +159,11 @@ def render(
         _table(report, colours),
         gallery(figures(report, curves)),
         benchmark_tables.html_table(report["candidates"], ordered(report)),
+        *([_llm_judge(report, colours)] if "llm_judge" in report else []),
         samples_html(ordered(report), report["baseline"], responses, colours, side_by_side),
         method_html(
             made,
-            DEFINITIONS,
+            _definitions(report),
             {name: candidate["path"] for name, candidate in report["candidates"].items()},
             f"{report['bootstrap_samples']} bootstrap samples, tie margin {report['tie_margin']:g}.",
         ),
@@ -184,7 +191,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     judges = list(report["units"])
     header = ["candidate"]
     header += [f"win rate,<br>{escape(judge_title(judge))}" for judge in judges]
-    header += [escape(unit.partition(" (")[0]).replace(" ", "<br>", 1) for unit in report["units"].values()]
+    header += [escape(report["units"][j].partition(" (")[0]).replace(" ", "<br>", 1) for j in scoring(report)]
     header += ["KL from SFT,<br>nats", "tokens", "ended"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss,<br>nats"] if has_text else []
@@ -193,13 +200,12 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
-        cells = [colour_key(colours[name]) + escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")]
+        cells = [_name(name, colours)]
         for judge in judges:
-            scores = candidate["judges"][judge]
-            low, high = (100 * bound for bound in scores["win_rate_ci"])
-            shown = f"{100 * scores['win_rate']:.1f} % <small>[{low:.1f}, {high:.1f}]</small>"
+            judged = candidate["judges"][judge]
+            shown = _share(judged["win_rate"], judged["win_rate_ci"])
             cells.append("<small>baseline</small>" if name == report["baseline"] else shown)
-        for judge in judges:
+        for judge in scoring(report):
             scores = candidate["judges"][judge]
             low, high = scores["score_ci"]
             cells.append(f"{scores['score']:z.3f} <small>[{low:z.3f}, {high:z.3f}]</small>")
@@ -217,6 +223,47 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>\n'
         f'<p class="note">{report["prompts"]} held-out prompts, the same for all. In brackets: 95 % intervals.</p>'
+    )
+
+
+def _name(candidate: str, colours: Mapping[str, str]) -> str:
+    return colour_key(colours[candidate]) + escape(candidate).replace("[", "<wbr>[").replace(",", ",<wbr>")
+
+
+def _share(rate: float | None, ci: Sequence[float] | None) -> str:
+    if rate is None or ci is None:
+        return "–"
+    low, high = (100 * bound for bound in ci)
+    return f"{100 * rate:.1f} % <small>[{low:.1f}, {high:.1f}]</small>"
+
+
+def _llm_judge(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    """How far the LLM judge can be trusted, and what it took."""
+    header = ["candidate", "verdicts", "ties", "identical<br>responses", "differ between<br>the orders"]
+    header += ["answers that<br>cannot be read", "position bias"]
+    rows = []
+    for name in ordered(report):
+        if name == report["baseline"]:
+            continue
+        judged = report["candidates"][name]["judges"]["llm"]
+        cells = [
+            _name(name, colours),
+            f"{judged['n']} of {report['prompts']}",
+            "–" if judged["ties"] is None else f"{100 * judged['ties']:.1f} %",
+            str(judged["identical"]),
+            str(judged["inconsistent"]),
+            str(judged["parse_failures"]),
+            _share(judged["position_bias"], judged["position_bias_ci"]),
+        ]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "\n".join(rows)
+    return (
+        "<h2>The LLM judge</h2>\n"
+        f'<p class="note">{escape(usage_line(report["llm_judge"]))} Each pair of responses was shown in both orders; '
+        "verdicts that differ between them count as ties, a prompt with an answer that cannot be read has no verdict, "
+        "and identical responses tie without being shown. All answers are in judge_llm.jsonl.</p>\n"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
     )
 
 
@@ -289,6 +336,8 @@ def _response(name: str, answer: Mapping[str, Any], colour: str, reference: str 
     else:
         shown = f'<p class="text">{escape(text) if reference is None else mark_differences(text, reference)}</p>'
     scores = [f"{judge_title(judge)} {score:z.2f}" for judge, score in answer["scores"].items()]
+    if reference is not None:
+        scores += [f"{judge_title(judge)}: {_VERDICTS[win]}" for judge, win in answer["verdicts"].items()]
     if answer["kl"] is not None and reference is not None:
         scores.append(f"KL {answer['kl']:z.1f}")
     if not answer["ended"]:
@@ -311,6 +360,11 @@ def mark_differences(text: str, reference: str) -> str:
         if start < end:
             parts.append(words if kind == "equal" else f"<mark>{words}</mark>")
     return " ".join(parts)
+
+
+def _definitions(report: Mapping[str, Any]) -> dict[str, str]:
+    about_llm = ("win rate of an LLM judge", "position bias")
+    return {word: text for word, text in DEFINITIONS.items() if "llm_judge" in report or word not in about_llm}
 
 
 def method_html(made: Made, definitions: Mapping[str, str], candidates: Mapping[str, str], note: str) -> str:

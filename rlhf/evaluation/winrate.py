@@ -78,7 +78,8 @@ class Bootstrap:
         if not count:
             raise ValueError("A mean of no values; give counts that are not all 0.")
         drawn, of = self.sums(totals), self.sums(counts)
-        return interval(total / count, drawn[of > 0] / of[of > 0], round(count))
+        held = drawn[of > 0] / of[of > 0]  # none, where a few draws all miss a few prompts
+        return interval(total / count, held if len(held) else [total / count], round(count))
 
     def difference(self, ours: ArrayLike, theirs: ArrayLike) -> Estimate:
         """The mean of ours - theirs over the same prompts, (prompts,) each, in the same order.

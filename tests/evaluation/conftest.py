@@ -9,16 +9,40 @@ import pytest
 
 from rlhf.evaluation.comparison import Answers, summarise
 from rlhf.evaluation.curves import Curves
+from rlhf.evaluation.judges import Verdicts
 from rlhf.evaluation.report import Made
+from rlhf.tracking import json_value
 
 TASKS = ("arithmetic", "classification", "sorting", "summarising", "refusal", "format_constraints", "multi_turn")
 WORDS = ("the", "cat", "counts", "seven", "red", "boats", "near", "a", "quiet", "harbour", "and", "then", "rests")
 
 
+def made_up_verdicts(strength: float, prompts: int, baseline: bool) -> Verdicts:
+    """Of a judge that likes the place it sees first, gives no verdict on sorting, and cannot be read now and then."""
+    if baseline:
+        none = [0] * prompts
+        return Verdicts([0.5] * prompts, [False] * prompts, none, none, none, [True] * prompts)
+    generator = np.random.default_rng(1)
+    shown_first, shown_second = generator.random(prompts) < strength + 0.15, generator.random(prompts) < strength - 0.15
+    failed = (generator.random(prompts) < 0.03) | (np.arange(prompts) % len(TASKS) == TASKS.index("sorting"))
+    wins = np.where(shown_first == shown_second, shown_first, 0.5)
+    return Verdicts(
+        wins=np.where(failed, np.nan, wins).tolist(),
+        inconsistent=((shown_first != shown_second) & ~failed).tolist(),
+        failures=failed.astype(int).tolist(),
+        first=np.where(failed, 0, shown_first.astype(int) + ~shown_second).tolist(),
+        decided=np.where(failed, 0, 2).tolist(),
+        identical=[False] * prompts,
+    )
+
+
 class Comparison:
     """Report, response rows and curves that fit together."""
 
-    def __init__(self, quality: dict[str, tuple[float, float, float]], prompts: int = 140) -> None:
+    def __init__(
+        self, quality: dict[str, tuple[float, float, float]], prompts: int = 140, *, llm_first: bool | None = None
+    ) -> None:
+        """llm_first: whether an LLM judge comes before the others; None: there is none."""
         generator = np.random.default_rng(0)
         tasks = [TASKS[i % len(TASKS)] for i in range(prompts)]
         answers = {}
@@ -35,17 +59,32 @@ class Comparison:
                 },
                 text_loss=1.0 + 0.1 * kl,
                 kl=(kl + generator.normal(0, 0.2 + kl / 4, prompts)).tolist() if name != "sft" else [0.0] * prompts,
+                verdicts={} if llm_first is None else {"llm": made_up_verdicts(gold - 0.05, prompts, name == "sft")},
             )
         self.answers = answers
+        judges = {"gold": "gold score (0 to 1)", "reward_model": "reward-model score"}
+        llm = {} if llm_first is None else {"llm": None}
         self.report: dict[str, Any] = summarise(
             answers,
             tasks,
             baseline="sft",
-            judges={"gold": "gold score (0 to 1)", "reward_model": "reward-model score"},
+            judges=llm | judges if llm_first else judges | llm,
             tie_margin=0.0,
             bootstrap_samples=500,
             seed=0,
         )
+        if llm_first is not None:
+            self.report["llm_judge"] = {
+                "model": "judge-8b",
+                "url": "http://localhost:8000/v1",
+                "requests": 500,
+                "cached": 24,
+                "prompt_tokens": 210000,
+                "completion_tokens": 31000,
+                "requests_without_usage": 0,
+                "cost": 0.0512,
+                "parse_failures": 9,
+            }
         self.responses: list[dict[str, Any]] = [
             {
                 "id": f"sandbox:{i}",
@@ -58,6 +97,7 @@ class Comparison:
                         "ended": given.ended[i],
                         "kl": given.kl[i] if given.kl else None,
                         "scores": {judge: scores[i] for judge, scores in given.scores.items()},
+                        "verdicts": {judge: json_value(said.wins[i]) for judge, said in given.verdicts.items()},
                     }
                     for name, given in answers.items()
                 },
@@ -113,3 +153,16 @@ def sweep() -> Comparison:
             "ppo_kl0": (0.35, 3.5, 60.0),
         }
     )
+
+
+@pytest.fixture(scope="session")
+def judged() -> Comparison:
+    """A chain that an LLM judge decides."""
+    return Comparison({"base": (0.2, -2.0, 25.0), "sft": (0.55, 0.0, 0.0), "ppo": (0.75, 2.0, 6.0)}, llm_first=True)
+
+
+@pytest.fixture(scope="session")
+def judged_sweep() -> Comparison:
+    """A sweep that an LLM judge sees beside the others."""
+    quality = {"sft": (0.55, 0.0, 0.0), "ppo": (0.72, 1.4, 4.0), "ppo_kl0": (0.35, 3.5, 60.0)}
+    return Comparison(quality, llm_first=False)

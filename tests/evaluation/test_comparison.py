@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rlhf.evaluation.comparison import Answers, metrics, ordered, summarise, text_table
+from rlhf.evaluation.judges import Verdicts
 
 TASKS = ["sort", "sort", "add", "add"] * 10
 
@@ -134,3 +135,95 @@ def test_a_sweep_is_led_by_the_job_that_does_best() -> None:
     jobs = {"ppo[ppo.kl.coef=0]": BASE, "ppo[ppo.kl.coef=0.2]": better, "ppo[ppo.kl.coef=0.8]": PPO}
     said = compare(base=BASE, sft=SFT, **jobs)["statement"]
     assert "held-out prompts, ppo[ppo.kl.coef=0.2] beats sft" in said
+
+
+NAN = float("nan")
+
+
+def compared(wins: list[float], **changes: Any) -> Verdicts:
+    """Four verdicts, ten times over; what is not said is as of a judge that was read and asked twice each time."""
+    fields: dict[str, Any] = {
+        "wins": wins,
+        "inconsistent": [False] * 4,
+        "failures": [0] * 4,
+        "first": [1] * 4,
+        "decided": [2] * 4,
+        "identical": [False] * 4,
+    }
+    return Verdicts(**{key: values * 10 for key, values in (fields | changes).items()})
+
+
+def compare_by_llm(verdicts: Verdicts, judges: dict[str, str | None] | None = None) -> dict[str, Any]:
+    itself = compared([0.5] * 4, first=[0] * 4, decided=[0] * 4, identical=[True] * 4)
+    return summarise(
+        {
+            "sft": answers([0.5] * 40, [0.0] * 40, verdicts={"llm": itself}),
+            "ppo": answers([0.9] * 40, [1.0] * 40, verdicts={"llm": verdicts}),
+        },
+        TASKS,
+        baseline="sft",
+        judges=judges or {"llm": None},
+        tie_margin=0.0,
+        bootstrap_samples=300,
+        seed=0,
+    )
+
+
+def test_a_judge_that_compares_gives_rates_over_its_verdicts_and_no_score() -> None:
+    verdicts = compared(
+        [1.0, 0.5, 1.0, NAN],
+        inconsistent=[False, True, False, False],
+        failures=[0, 0, 0, 1],
+        first=[1, 2, 1, 0],
+        decided=[2, 2, 2, 0],
+    )
+    report = compare_by_llm(verdicts)
+    ppo = report["candidates"]["ppo"]
+    llm = ppo["judges"]["llm"]
+    assert (llm["n"], llm["inconsistent"], llm["parse_failures"], llm["identical"]) == (30, 10, 10, 0)
+    assert llm["win_rate"] == ppo["win_rate"] == pytest.approx(2.5 / 3)
+    assert llm["win_rate_ci"][0] < 2.5 / 3 < llm["win_rate_ci"][1]
+    assert llm["ties"] == pytest.approx(1 / 3)
+    assert llm["position_bias"] == pytest.approx(4 / 6)
+    assert llm["position_bias_ci"][0] < 4 / 6 < llm["position_bias_ci"][1]
+    assert (llm["score"], llm["score_ci"], ppo["gold_score"]) == (None, None, None)
+    assert ppo["tasks"]["sort"]["win_rate"] == pytest.approx(0.75)
+    assert ppo["tasks"]["add"]["judges"]["llm"]["n"] == 10
+    sft = report["candidates"]["sft"]["judges"]["llm"]
+    assert (sft["win_rate_ci"], sft["identical"], sft["position_bias"]) == ([0.5, 0.5], 40, None)
+    assert report["units"] == {"llm": None}
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_a_judge_without_any_verdict_leaves_nulls_and_says_so() -> None:
+    nothing = compared([NAN] * 4, failures=[2] * 4, first=[0] * 4, decided=[0] * 4)
+    report = compare_by_llm(nothing)
+    ppo = report["candidates"]["ppo"]
+    assert (ppo["win_rate"], ppo["win_rate_ci"], ppo["judges"]["llm"]["ties"]) == (None, None, None)
+    assert ppo["tasks"]["add"]["win_rate"] is None
+    assert "there is no verdict on ppo against sft" in report["statement"]
+    assert "compare/ppo_win_rate" not in metrics(report)
+    assert text_table(report).splitlines()[-1].split()[:2] == ["ppo", "-"]
+    [remark] = report["remarks"]
+    assert "no verdict on some of the 40 prompts: 40 for ppo" in remark
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_a_judge_that_chooses_by_place_is_named() -> None:
+    assert compare_by_llm(compared([1.0] * 4))["remarks"] == []
+    by_place = compared([0.5] * 4, inconsistent=[True] * 4, first=[2] * 4)
+    [remark] = compare_by_llm(by_place)["remarks"]
+    assert "chooses by place" in remark
+    assert "100 % for ppo" in remark
+
+
+def test_judges_that_score_and_that_compare_stand_side_by_side() -> None:
+    judges = {"gold": "gold score (0 to 1)", "llm": None}
+    report = compare_by_llm(compared([0.0] * 4), judges)
+    assert report["candidates"]["ppo"]["win_rate"] == 1.0  # the first judge's
+    assert report["candidates"]["ppo"]["judges"]["gold"]["n"] == 40
+    assert report["candidates"]["ppo"]["gold_score"] == pytest.approx(0.9)
+    header, _, _, ppo = text_table(report).splitlines()
+    assert header.index("win rate (gold)") < header.index("win rate (llm)") < header.index("gold score")
+    assert header.count("score") == 1
+    assert ppo.index("100.0 %") < ppo.index("0.0 % [") < ppo.index("0.900")

@@ -63,3 +63,25 @@ def test_a_name_with_dollars_is_not_read_as_mathematics(chain: Any) -> None:
 def test_a_series_leaves_out_missing_and_null_values() -> None:
     rows = [{"step": 1, "a/b": 2.0}, {"step": 2, "a/b": None}, {"step": 3}, {"step": 4, "a/b": 0.0}]
     assert series(rows, "a/b") == ([1.0, 4.0], [2.0, 0.0])
+
+
+def test_a_judge_without_scores_is_in_the_win_rates_and_not_against_kl(judged_sweep: Any) -> None:
+    drawn = figures(judged_sweep.report, judged_sweep.curves)
+    assert drawn[0].caption.endswith("Filled: gold. Hollow, from the top down: reward model, llm.")
+    assert not [figure.title for figure in drawn if figure.title.startswith("Llm")]
+    assert [figure.title for figure in drawn if "against KL" in figure.title] == [
+        "Gold against KL",
+        "Reward model against KL",
+    ]
+
+
+def test_what_has_no_verdict_has_no_mark(judged: Any) -> None:
+    assert judged.report["candidates"]["ppo"]["tasks"]["sorting"]["win_rate"] is None
+    [_, by_task, *_] = figures(judged.report, Curves())
+    assert "llm judge" in by_task.caption
+    nothing = {**judged.report, "candidates": {**judged.report["candidates"]}}
+    ppo = {**nothing["candidates"]["ppo"], "win_rate": None, "win_rate_ci": None}
+    ppo["judges"] = {**ppo["judges"], "llm": {**ppo["judges"]["llm"], "win_rate": None, "win_rate_ci": None}}
+    ppo["tasks"] = {task: {**of, "win_rate": None, "win_rate_ci": None} for task, of in ppo["tasks"].items()}
+    nothing["candidates"]["ppo"] = ppo
+    assert len(figures(nothing, Curves())) == 2

@@ -122,3 +122,23 @@ def test_text_that_utf8_cannot_hold_does_not_lose_the_page(chain: Any) -> None:
     page = render(chain.report, [row], Curves(), chain.made, side_by_side=1)
     assert "half a pair: ?" in page
     page.encode("utf-8")
+
+
+def test_an_llm_judge_is_shown_with_what_it_took_and_how_far_to_trust_it(judged: Any, chain: Any) -> None:
+    page = render(judged.report, judged.responses, Curves(), judged.made, side_by_side=8)
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    section = page[page.index("<h2>The LLM judge") : page.index("<h2>Samples")]
+    assert "judge-8b at http://localhost:8000/v1: 500 requests, 24 answers from the cache" in section
+    assert "$0.0512" in section
+    llm = judged.report["candidates"]["ppo"]["judges"]["llm"]
+    assert f"<td>{llm['n']} of 140</td>" in section
+    assert f"<td>{llm['parse_failures']}</td>" in section
+    assert f"<td>{100 * llm['position_bias']:.1f} % <small>[" in section
+    assert "<dt>position bias</dt>" in page
+    samples = page[page.index("<h2>Samples") :]
+    assert "llm: no verdict" in samples
+    assert "llm: wins" in samples
+    without = render(chain.report, chain.responses, Curves(), chain.made, side_by_side=8)
+    assert "LLM judge" not in without

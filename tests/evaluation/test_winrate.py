@@ -133,3 +133,11 @@ def test_a_paired_difference_is_narrower_than_two_intervals_side_by_side() -> No
     assert found.ci == pytest.approx([found.mean - half_width, found.mean + half_width], abs=0.004)
     assert bootstrap.estimate(ours).low < bootstrap.estimate(theirs).high  # side by side they overlap
     assert found.low > 0
+
+
+def test_draws_that_miss_its_few_prompts_do_not_count() -> None:
+    one = np.zeros(40)
+    one[7] = 1
+    for samples in (200, 1):
+        few = Bootstrap(40, samples=samples, seed=0).ratio(one, one)
+        assert (few.ci, few.n) == ([1.0, 1.0], 1)

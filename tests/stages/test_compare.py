@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rlhf.config import (
     DataConfig,
     JudgeConfig,
     JudgeName,
+    LLMJudgeConfig,
     ModelConfig,
     OnBadRow,
     RolloutConfig,
@@ -25,11 +27,15 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.evaluation.published.verdicts import win_rate
 from rlhf.tracking import read_jsonl
 from stages import compare as stage
+from tests.fake_server import FakeServer, server, shown
 from tests.fakes import ListSource, make_context, prompt
+from tests.ranks import run_ranks
 from tests.tiny import save_tiny_model
 
+__all__ = ["server"]  # the fixture
 PROMPTS = [
     dataclasses.replace(prompt(f"say {word} {i}", i), task=word) for i, word in enumerate(["one", "two", "three"] * 4)
 ]
@@ -348,3 +354,99 @@ def test_files_alone_need_no_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     scores = {name: answers(tmp_path / "judged", name, "scores") for name in "ab"}
     wins = [b["reward_model"] > a["reward_model"] for a, b in zip(scores["a"], scores["b"], strict=True)]
     assert report["candidates"]["b"]["win_rate"] == sum(wins) / 12
+
+
+def by_llm(server: FakeServer, cache: Path, *names: JudgeName, **settings: Any) -> Config:
+    llm = LLMJudgeConfig(url=server.url, model="m", cache=str(cache), retries=0, **settings)
+    return dataclasses.replace(make_config(), judge=JudgeConfig(names=[*names, JudgeName.llm], llm=llm))
+
+
+def judges_as_gold(server: FakeServer, body: dict[str, Any], times: int) -> tuple[int, Any]:
+    """GoldSource's rubric, from what the judge is shown."""
+    a, b = (min(len(text) / 100, 1.0) for text in shown(body))
+    said = "Verdict: tie" if a == b else f"Verdict: {'A' if a > b else 'B'}"
+    return 200, server.completion(body, said, usage=(100, 5))
+
+
+def test_an_llm_that_judges_by_gold_gives_golds_win_rates(
+    tmp_path: Path, parents: dict[str, str], server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = judges_as_gold
+    chosen = {name: parents[name] for name in ("base", "sft", "ppo")}
+    config = by_llm(server, tmp_path / "cache", JudgeName.gold, input_price=2.0, output_price=4.0)
+    metrics, report, _ = run(tmp_path / "compare", chosen, config)
+    assert report["judge"] == "gold"
+    for candidate in report["candidates"].values():
+        gold, llm = candidate["judges"]["gold"], candidate["judges"]["llm"]
+        for key in ("win_rate", "win_rate_ci", "ties"):
+            assert llm[key] == pytest.approx(gold[key])
+        assert (llm["n"], llm["inconsistent"], llm["parse_failures"], llm["score"]) == (12, 0, 0, None)
+    assert metrics["compare/ppo_win_rate"] == report["candidates"]["ppo"]["win_rate"]
+
+    took = report["llm_judge"]
+    assert (took["model"], took["url"], took["cached"], took["parse_failures"]) == ("m", server.url, 0, 0)
+    assert took["requests"] == len(server.asked) > 0
+    assert took["cost"] == pytest.approx(took["requests"] * (100 * 2 + 5 * 4) / 1e6)
+    assert f"LLM judge m at {server.url}: {took['requests']} requests" in capsys.readouterr().out
+    assert "<h2>The LLM judge</h2>" in (tmp_path / "compare" / "report.html").read_text()
+
+    rows = read_jsonl(tmp_path / "compare" / "verdicts_llm.jsonl")
+    assert [row["generator_2"] for row in rows] == ["base"] * 12 + ["ppo"] * 12
+    (tmp_path / "ppo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[12:]))
+    assert win_rate(str(tmp_path / "ppo.jsonl"))["win_rate"] == pytest.approx(
+        100 * report["candidates"]["ppo"]["win_rate"]
+    )
+    asked = read_jsonl(tmp_path / "compare" / "judge_llm.jsonl")
+    identical = sum(candidate["judges"]["llm"]["identical"] for candidate in report["candidates"].values()) - 12
+    assert len(asked) == 2 * (24 - identical)
+    responses = read_jsonl(tmp_path / "compare" / "responses.jsonl")
+    wins = [row["candidates"]["ppo"]["verdicts"]["llm"] for row in responses]
+    assert sum(wins) / 12 == pytest.approx(report["candidates"]["ppo"]["win_rate"])
+
+
+def test_an_llm_alone_decides_and_what_it_leaves_open_is_null(
+    tmp_path: Path, parents: dict[str, str], server: FakeServer
+) -> None:
+    server.answer = lambda server, body, times: (200, server.completion(body, "Both are fine, I think."))
+    config = by_llm(server, tmp_path / "cache")
+    metrics, report, _ = run(tmp_path / "compare", {"sft": parents["sft"], "ppo": parents["ppo"]}, config)
+    ppo = report["candidates"]["ppo"]
+    assert report["judge"] == "llm"
+    assert ppo["judges"]["llm"]["parse_failures"] == report["llm_judge"]["parse_failures"] == len(server.asked)
+    assert ppo["judges"]["llm"]["n"] == ppo["judges"]["llm"]["identical"] < 12
+    assert ppo["win_rate"] in (None, 0.5)  # 0.5 where two random models happened to say the same
+    assert all(math.isfinite(value) for value in metrics.values())
+    preferences = [row["preference"] for row in read_jsonl(tmp_path / "compare" / "verdicts_llm.jsonl")]
+    assert set(preferences) <= {None, 1.5}
+    assert (tmp_path / "compare" / "report.html").exists()
+
+
+def test_a_judge_that_nobody_serves_is_refused_before_candidates_answer(
+    tmp_path: Path, parents: dict[str, str], server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "answer", lambda *_: pytest.fail("a model was loaded"))
+    server.url = "http://127.0.0.1:9/v1"
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1 does not answer"):
+        run(tmp_path / "compare", {"sft": parents["sft"]}, by_llm(server, tmp_path / "cache"))
+
+
+def test_an_llm_is_asked_only_where_it_is_named(parents: dict[str, str]) -> None:
+    folders = {name: Path(path) for name, path in parents.items()}
+    assert stage.judge_names(make_config(), source(), folders) == [JudgeName.gold, JudgeName.reward_model]
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_asks_and_all_know(
+    tmp_path: Path, parents: dict[str, str], server: FakeServer
+) -> None:
+    server.answer = judges_as_gold
+    chosen = {"sft": parents["sft"], "ppo": parents["ppo"]}
+    config = by_llm(server, tmp_path / "cache", JudgeName.gold)
+    context = make_context(tmp_path / "compare", config, chosen, source())
+    (tmp_path / "arguments").write_bytes(pickle.dumps(("compare", context, None)))
+    run_ranks(2, ["-m", "tests.stages.stage_rank", str(tmp_path / "arguments")])
+    report = json.loads((tmp_path / "compare" / "report.json").read_text())
+    assert report["llm_judge"]["requests"] == len(server.asked)
+    assert len({json.dumps(body) for _, body, _ in server.asked}) == len(server.asked)
+    ppo = report["candidates"]["ppo"]["judges"]
+    assert ppo["llm"]["win_rate"] == pytest.approx(ppo["gold"]["win_rate"])
