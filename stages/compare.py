@@ -13,6 +13,7 @@ from rlhf.data.records import DataSource, Prompt, Split
 from rlhf.distributed import is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
+from rlhf.evaluation import references
 from rlhf.evaluation import report as html
 from rlhf.evaluation.answering import Generated, answer, kl_from_reference, scored_sequences, usable_prompts
 from rlhf.evaluation.comparison import Answers, metrics, summarise, text_table
@@ -39,6 +40,7 @@ def run(context: StageContext) -> dict[str, float]:
         raise UserError("There is no held-out prompt to compare on; raise data.evaluation_fraction, or give more rows.")
     bad_rows = BadRows(config.data.on_bad_row, folder / "bad_rows.jsonl", append=True)
     prompts = usable_prompts(paths, prompts, config, bad_rows)
+    told = references.wanted_references(config.compare, context.data, prompts)
 
     generated = {name: answer(path, name, prompts, context.data, config) for name, path in paths.items()}
     kl = kl_from_reference(paths.get("sft"), generated, config)
@@ -65,6 +67,10 @@ def run(context: StageContext) -> dict[str, float]:
         bootstrap_samples=config.compare.bootstrap_samples,
         seed=config.seed,
     )
+    if told:
+        references.add(
+            report, {name: given.texts for name, given in answers.items()}, told, config.compare, config.seed
+        )
 
     numbers = metrics(report)
     if is_main_process():

@@ -15,6 +15,7 @@ class CompareConfig:
     prompts: int = 400
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
     bootstrap_samples: int = 2000
+    metrics: list[TextMetric] = field(default_factory=list)  # of answers, where the data has references; []: none
     side_by_side: int = 24  # prompts shown in the report with every candidate's response
     samples: str | None = None  # a table of published outputs beside references, scored by metric; no model is loaded
     metric: TextMetric | None = None  # of samples
@@ -33,11 +34,17 @@ class CompareConfig:
         )
         require(
             (self.samples is None) == (self.metric is None),
-            "compare.samples=FILE and compare.metric=bleu|rouge|squad|drop|accuracy belong together; set both or neither.",
+            "compare.samples=FILE and compare.metric=bleu|rouge|squad|drop|accuracy belong together; set both or "
+            "neither.",
         )
         require(
             self.samples is None or self.verdicts is None,
             "compare.samples and compare.verdicts are two reports; leave one out.",
+        )
+        require(
+            not (self.metrics and self.of_published),
+            "compare.metrics is of the answers of candidates, and no model answers here; leave it out, and for "
+            "compare.samples set compare.metric.",
         )
 
     @property

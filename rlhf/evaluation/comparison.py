@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.evaluation.text_metrics import TITLES
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
 
 KL_FROM = "sft"
@@ -132,7 +133,15 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
         for key in ("gold_score", "kl", "text_loss", "mean_tokens"):
             if candidate[key] is not None:
                 flat[f"compare/{name}_{key}"] = candidate[key]
+        for key, found in candidate.get("metrics", {}).items():
+            flat[f"compare/{name}_{key}"] = found["value"]
     return flat
+
+
+def against_references(report: Mapping[str, Any]) -> dict[str, int]:
+    """The text metrics that were measured, and over how many prompts; {} where none was asked for."""
+    measured = next(iter(report["candidates"].values())).get("metrics", {})
+    return {name: found["n"] for name, found in measured.items()}
 
 
 def ordered(report: Mapping[str, Any]) -> list[str]:
@@ -227,6 +236,7 @@ def text_table(report: Mapping[str, Any]) -> str:
     header = ["candidate", f"win rate ({judge}) [95 %]", *units, "KL from sft", "tokens"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss"] if has_text else []
+    header += [TITLES[metric] for metric in against_references(report)]
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -240,6 +250,7 @@ def text_table(report: Mapping[str, Any]) -> str:
                 _or_dash(candidate["kl"], "z.2f"),
                 f"{candidate['mean_tokens']:.1f}",
                 *([_or_dash(candidate["text_loss"], ".3f")] if has_text else []),
+                *(f"{found['value']:.1f}" for found in candidate.get("metrics", {}).values()),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

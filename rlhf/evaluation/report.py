@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
-from rlhf.evaluation.comparison import judge_title, ordered
+from rlhf.evaluation.comparison import against_references, judge_title, ordered
 from rlhf.evaluation.curves import Curves
 from rlhf.evaluation.plots import Figure, figures, styles
+from rlhf.evaluation.text_metrics import TITLES
 
 _PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "deepspeed", "numpy")
 _SAME_ENOUGH = 0.3  # below this share of common words, marking differences would mark everything
@@ -38,6 +39,8 @@ DEFINITIONS = {
     "tokens": "mean length of an answer in the candidate's own tokens, end token included",
     "text loss": "mean negative log-likelihood of held-out plain documents, nats a token: what training on answers "
     "cost of what pretraining had taught (the paper's alignment tax; ppo.ptx works against it)",
+    "BLEU, ROUGE, F1, exact match, accuracy": "of answers against the data's references, 0 to 100, on the prompts that "
+    "have some, where compare.metrics asks for them",
     "ended": "share of answers that end by themselves, not cut at rollout.max_new_tokens",
 }
 
@@ -172,6 +175,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     header += ["KL from SFT,<br>nats", "tokens", "ended"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss,<br>nats"] if has_text else []
+    header += [f"{escape(TITLES[metric])},<br>{n} prompts" for metric, n in against_references(report).items()]
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -189,6 +193,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         cells += [f"{candidate['mean_tokens']:.1f}", f"{100 * candidate['fraction_ended']:.0f} %"]
         if has_text:
             cells.append("–" if candidate["text_loss"] is None else f"{candidate['text_loss']:.3f}")
+        for found in candidate.get("metrics", {}).values():
+            cells.append(f"{found['value']:.1f} <small>[{found['ci'][0]:.1f}, {found['ci'][1]:.1f}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)

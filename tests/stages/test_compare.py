@@ -18,6 +18,7 @@ from rlhf.config import (
     ModelConfig,
     OnBadRow,
     RolloutConfig,
+    TextMetric,
     TrackerConfig,
 )
 from rlhf.data.records import Demonstration, Prompt
@@ -219,3 +220,15 @@ def test_a_prompt_too_long_for_a_candidate_is_refused_or_skipped_for_all(
     _, report, _ = run(tmp_path / "skipped", chosen, config, data)
     assert report["prompts"] == 3
     assert len(read_jsonl(tmp_path / "skipped" / "bad_rows.jsonl")) == 1
+
+
+def test_answers_are_measured_against_demonstrations_where_asked_for(tmp_path: Path, parents: dict[str, str]) -> None:
+    numbers, report, _ = run(tmp_path, parents, make_config(metrics=[TextMetric.rouge]))
+    found = report["candidates"]["ppo"]["metrics"]
+    assert set(found) == {"rougeL", "rouge1", "rouge2"}
+    assert found["rougeL"]["n"] == 12
+    assert numbers["compare/ppo_rougeL"] == found["rougeL"]["value"]
+    nothing = ListSource(held_out_demonstrations=[])
+    nothing.prompts = lambda split: PROMPTS  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"compare\.metrics needs references"):
+        run(tmp_path / "none", parents, make_config(metrics=[TextMetric.rouge]), nothing)
