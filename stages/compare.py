@@ -14,7 +14,7 @@ from rlhf.data.records import DataSource, Prompt, Split
 from rlhf.distributed import from_main, is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
-from rlhf.evaluation import benchmark_tables, benchmarks
+from rlhf.evaluation import benchmark_tables, benchmarks, references
 from rlhf.evaluation import report as html
 from rlhf.evaluation.answer_cache import AnswerCache
 from rlhf.evaluation.answering import (
@@ -51,6 +51,7 @@ def run(context: StageContext) -> dict[str, float]:
     judges = judge_names(config, context.data, context.parents)
     llm = _llm_judge(config) if JudgeName.llm in judges else None
     prompts, outputs, lacking = prompts_for(candidates, judges, context)
+    told = references.wanted_references(config.compare, context.data, prompts)
 
     # Beside the comparison's own folder, which another comparison moves aside.
     cache = AnswerCache(folder.parent / "answers")
@@ -90,6 +91,10 @@ def run(context: StageContext) -> dict[str, float]:
         seed=config.seed,
         lacking=lacking,
     )
+    if told:
+        references.add(
+            report, {name: given.texts for name, given in answers.items()}, told, config.compare, config.seed
+        )
 
     numbers = metrics(report)
     if judged is not None:

@@ -30,6 +30,7 @@ class CompareConfig:
     lm_eval_path: str | None = None  # a folder of task files of one's own, as lm-eval's --include_path
     lm_eval_limit: int | None = None  # items of each task, the first ones; None: all
     lm_eval_shots: int | None = None  # worked examples before each item; None: as each task says
+    metrics: list[TextMetric] = field(default_factory=list)  # of answers, where the data has references; []: none
     side_by_side: int = 24  # prompts shown in the report with every candidate's response
     samples: str | None = None  # a table of published outputs beside references, scored by metric; no model is loaded
     metric: TextMetric | None = None  # of samples
@@ -77,6 +78,11 @@ class CompareConfig:
         require(
             self.samples is None or self.verdicts is None,
             "compare.samples and compare.verdicts are two reports; leave one out.",
+        )
+        require(
+            not (self.metrics and self.of_published),
+            "compare.metrics is of the answers of candidates, and no model answers here; leave it out, and for "
+            "compare.samples set compare.metric.",
         )
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlhf.evaluation import benchmark_tables
 from rlhf.evaluation.judges import Verdicts
+from rlhf.evaluation.text_metrics import TITLES
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
 
 KL_FROM = "sft"
@@ -182,7 +183,15 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
             if candidate[key] is not None:
                 flat[f"compare/{name}_{key}"] = candidate[key]
         flat |= {f"compare/{name}_{key}": value for key, value in benchmark_tables.metrics(candidate).items()}
+        for key, found in candidate.get("metrics", {}).items():
+            flat[f"compare/{name}_{key}"] = found["value"]
     return flat
+
+
+def against_references(report: Mapping[str, Any]) -> dict[str, int]:
+    """The text metrics that were measured, and over how many prompts; {} where none was asked for."""
+    measured = next(iter(report["candidates"].values())).get("metrics", {})
+    return {name: found["n"] for name, found in measured.items()}
 
 
 def ordered(report: Mapping[str, Any]) -> list[str]:
@@ -335,6 +344,7 @@ def text_table(report: Mapping[str, Any]) -> str:
     own = {name: benchmark_tables.own_benchmark(candidate) for name, candidate in report["candidates"].items()}
     has_benchmark = any(own.values())
     header += ["benchmark"] if has_benchmark else []
+    header += [TITLES[metric] for metric in against_references(report)]
     rows = [header]
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -350,6 +360,7 @@ def text_table(report: Mapping[str, Any]) -> str:
                 f"{candidate['mean_tokens']:.1f}",
                 *([_or_dash(candidate["text_loss"], ".3f")] if has_text else []),
                 *([_or_dash(_accuracy(own[name]), ".1%")] if has_benchmark else []),
+                *(f"{found['value']:.1f}" for found in candidate.get("metrics", {}).values()),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

@@ -18,10 +18,11 @@ from typing import Any
 
 from rlhf.config import Config
 from rlhf.evaluation import benchmark_tables
-from rlhf.evaluation.comparison import judge_title, ordered, scoring
+from rlhf.evaluation.comparison import against_references, judge_title, ordered, scoring
 from rlhf.evaluation.curves import Curves
 from rlhf.evaluation.llm_judge import usage_line
 from rlhf.evaluation.plots import Figure, figures, styles
+from rlhf.evaluation.text_metrics import TITLES
 
 _PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "deepspeed", "numpy")
 _VERDICTS = {1.0: "wins", 0.5: "ties", 0.0: "loses", None: "no verdict"}
@@ -54,6 +55,8 @@ DEFINITIONS = {
     "benchmark": "share of multiple-choice items whose right option is the likeliest of all, by the sum of its tokens' "
     "log-probabilities after the context, without a chat template (acc of lm-eval); the sandbox's are in its corpus's "
     "prose; its 95 % interval is Wilson's",
+    "BLEU, ROUGE, F1, exact match, accuracy": "of answers against the data's references, 0 to 100, on the prompts that "
+    "have some, where compare.metrics asks for them",
     "ended": "share of answers that end by themselves, not cut at rollout.max_new_tokens",
 }
 
@@ -197,6 +200,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     header += ["text loss,<br>nats"] if has_text else []
     own = {name: benchmark_tables.own_benchmark(candidate) for name, candidate in report["candidates"].items()}
     header += ["benchmark"] if any(own.values()) else []
+    header += [f"{escape(TITLES[metric])},<br>{n} prompts" for metric, n in against_references(report).items()]
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -217,6 +221,8 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         if measured is not None:
             low, high = (100 * bound for bound in measured["ci"])
             cells.append(f"{100 * measured['accuracy']:.1f} % <small>[{low:.1f}, {high:.1f}]</small>")
+        for found in candidate.get("metrics", {}).values():
+            cells.append(f"{found['value']:.1f} <small>[{found['ci'][0]:.1f}, {found['ci'][1]:.1f}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)

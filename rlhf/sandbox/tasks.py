@@ -624,6 +624,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+
+def right_answers(details: Details) -> list[str]:
+    """The one right answer, as a sentence and, where it is a choice, also by itself; [] where many are right."""
+    if details["check"] == "choice":
+        return [str(details["said"]).format(details["answer"]), str(details["answer"])]
+    say = {"list": _say_list, "fields": _say_fields, "unknown": _say_unknown, "refuse": _say_refusal}.get(
+        details["check"]
+    )
+    return [say(details, random.Random(0))] if say is not None else []  # none of them chooses anything
+
+
 # How a request is wrapped: people differ in manners, and what is asked stays the same.
 _MANNERS = (("", ""), ("", ""), ("", ""), ("Hello. ", ""), ("", " Thank you."), ("Please help. ", ""), ("", " Please."))
 

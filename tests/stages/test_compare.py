@@ -22,6 +22,7 @@ from rlhf.config import (
     ModelConfig,
     OnBadRow,
     RolloutConfig,
+    TextMetric,
     TrackerConfig,
 )
 from rlhf.data.records import Demonstration, Prompt
@@ -450,3 +451,15 @@ def test_of_several_processes_one_asks_and_all_know(
     assert len({json.dumps(body) for _, body, _ in server.asked}) == len(server.asked)
     ppo = report["candidates"]["ppo"]["judges"]
     assert ppo["llm"]["win_rate"] == pytest.approx(ppo["gold"]["win_rate"])
+
+
+def test_answers_are_measured_against_demonstrations_where_asked_for(tmp_path: Path, parents: dict[str, str]) -> None:
+    numbers, report, _ = run(tmp_path, parents, make_config(metrics=[TextMetric.rouge]))
+    found = report["candidates"]["ppo"]["metrics"]
+    assert set(found) == {"rougeL", "rouge1", "rouge2"}
+    assert found["rougeL"]["n"] == 12
+    assert numbers["compare/ppo_rougeL"] == found["rougeL"]["value"]
+    nothing = ListSource(held_out_demonstrations=[])
+    nothing.prompts = lambda split: PROMPTS  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"compare\.metrics needs references"):
+        run(tmp_path / "none", parents, make_config(metrics=[TextMetric.rouge]), nothing)
