@@ -28,7 +28,8 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
-from rlhf.evaluation.published.verdicts import win_rate
+from rlhf.evaluation.published import verdicts as published_verdicts
+from rlhf.evaluation.published.verdicts_report import summarise as summarise_verdicts
 from rlhf.tracking import read_jsonl
 from stages import compare as stage
 from tests.fake_server import FakeServer, server, shown
@@ -394,9 +395,9 @@ def test_an_llm_that_judges_by_gold_gives_golds_win_rates(
     rows = read_jsonl(tmp_path / "compare" / "verdicts_llm.jsonl")
     assert [row["generator_2"] for row in rows] == ["base"] * 12 + ["ppo"] * 12
     (tmp_path / "ppo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[12:]))
-    assert win_rate(str(tmp_path / "ppo.jsonl"))["win_rate"] == pytest.approx(
-        100 * report["candidates"]["ppo"]["win_rate"]
-    )
+    read = published_verdicts.read(str(tmp_path / "ppo.jsonl"))
+    told = summarise_verdicts(read, bootstrap_samples=50, seed=0)
+    assert told["win_rate"] == pytest.approx(100 * report["candidates"]["ppo"]["win_rate"])
     asked = read_jsonl(tmp_path / "compare" / "judge_llm.jsonl")
     identical = sum(candidate["judges"]["llm"]["identical"] for candidate in report["candidates"].values()) - 12
     assert len(asked) == 2 * (24 - identical)
