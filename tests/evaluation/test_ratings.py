@@ -74,6 +74,14 @@ def test_strengths_are_the_slow_ones_with_ties_as_half_and_those_of_a_logistic_r
     assert strengths[1:] == pytest.approx(fit.params, abs=1e-6)
 
 
+def test_a_table_on_which_plain_newton_steps_run_away_is_rated() -> None:
+    wins = np.array([[0, 0, 0, 10, 0], [0, 0, 100, 0, 1e4], [0, 0, 0, 1e4, 1e4], [0, 1, 0, 0, 0], [1e5, 0, 1, 0, 0]])
+    strengths = bradley_terry(wins, reference=0)
+    # At the maximum every model wins as often as its strength says.
+    expected = ((wins + wins.T) * expit(strengths[:, None] - strengths)).sum(axis=1)
+    assert expected == pytest.approx(wins.sum(axis=1), rel=1e-6)
+
+
 def test_with_two_models_a_rating_is_the_log_odds_of_the_win_rate() -> None:
     rows = [("a", "b", 1.0)] * 7 + [("b", "a", 1.0)] * 2 + [("a", "b", 0.5)]
     found = rated(["a", "b"], rows, "a")
