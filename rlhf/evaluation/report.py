@@ -192,8 +192,7 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
             cells.append("–" if candidate["text_loss"] is None else f"{candidate['text_loss']:.3f}")
         measured = own[name]
         if measured is not None:
-            low, high = (100 * bound for bound in measured["ci"])
-            cells.append(f"{100 * measured['accuracy']:.1f} % <small>[{low:.1f}, {high:.1f}]</small>")
+            cells.append(f"{100 * measured['accuracy']:.1f} %")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)
