@@ -217,10 +217,9 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         cells += [f"{candidate['mean_tokens']:.1f}", f"{100 * candidate['fraction_ended']:.0f} %"]
         if has_text:
             cells.append("–" if candidate["text_loss"] is None else f"{candidate['text_loss']:.3f}")
-        measured = own[name]
-        if measured is not None:
-            low, high = (100 * bound for bound in measured["ci"])
-            cells.append(f"{100 * measured['accuracy']:.1f} % <small>[{low:.1f}, {high:.1f}]</small>")
+        if any(own.values()):
+            measured = own[name]
+            cells.append("–" if measured is None else f"{100 * measured['accuracy']:.1f} %")
         for found in candidate.get("metrics", {}).values():
             cells.append(f"{found['value']:.1f} <small>[{found['ci'][0]:.1f}, {found['ci'][1]:.1f}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

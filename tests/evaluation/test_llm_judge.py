@@ -19,7 +19,8 @@ from rlhf.config import LLMJudgeConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import UserError
 from rlhf.evaluation.llm_judge import Judged, LLMJudge, annotation_rows, usage_line
-from rlhf.evaluation.published.verdicts import win_rate
+from rlhf.evaluation.published.verdicts import read
+from rlhf.evaluation.published.verdicts_report import summarise
 from tests.fake_server import FakeServer, server, shown
 from tests.fakes import prompt
 
@@ -257,7 +258,7 @@ def test_annotations_give_the_same_win_rate_where_others_read_them(server: FakeS
     assert [row["preference"] for row in rows] == [None, None, 1.5, 2.0]
     file = tmp_path / "verdicts.json"
     file.write_text(json.dumps(rows))
-    published = win_rate(str(file))
+    published = summarise(read(str(file)), bootstrap_samples=50, seed=0)
     assert published["win_rate"] == pytest.approx(75)
     assert (published["n"], published["without_verdict"]) == (2, 2)
 
