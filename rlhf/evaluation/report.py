@@ -144,6 +144,7 @@ def render(
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
         _table(report, colours),
+        _references_table(report, colours),
         gallery(figures(report, curves)),
         _samples(report, responses, colours, side_by_side),
         _method(report, made),
@@ -175,7 +176,6 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     header += ["KL from SFT,<br>nats", "tokens", "ended"]
     has_text = any(candidate["text_loss"] is not None for candidate in report["candidates"].values())
     header += ["text loss,<br>nats"] if has_text else []
-    header += [f"{escape(TITLES[metric])},<br>{n} prompts" for metric, n in against_references(report).items()]
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -193,8 +193,6 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         cells += [f"{candidate['mean_tokens']:.1f}", f"{100 * candidate['fraction_ended']:.0f} %"]
         if has_text:
             cells.append("–" if candidate["text_loss"] is None else f"{candidate['text_loss']:.3f}")
-        for found in candidate.get("metrics", {}).values():
-            cells.append(f"{found['value']:.1f} <small>[{found['ci'][0]:.1f}, {found['ci'][1]:.1f}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)
@@ -202,6 +200,24 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>\n'
         f'<p class="note">{report["prompts"]} held-out prompts, the same for all. In brackets: 95 % intervals.</p>'
     )
+
+
+def _references_table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    """Text metrics against references; "" where none was asked for."""
+    measured = against_references(report)
+    if not measured:
+        return ""
+    head = "<th>against references</th>"
+    head += "".join(f"<th>{escape(TITLES[metric])},<br>{n} prompts</th>" for metric, n in measured.items())
+    rows = []
+    for name in ordered(report):
+        cells = [f"<td>{colour_key(colours[name])}{escape(name)}</td>"]
+        for found in report["candidates"][name]["metrics"].values():
+            low, high = found["ci"]
+            cells.append(f"<td>{found['value']:.1f} <small>[{low:.1f}, {high:.1f}]</small></td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    body = "\n".join(rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def gallery(drawn: Sequence[Figure]) -> str:
