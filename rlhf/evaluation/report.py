@@ -160,6 +160,7 @@ def render(
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
         _table(report, colours),
+        _references_table(report, colours),
         gallery(figures(report, curves)),
         benchmark_tables.html_table(report["candidates"], ordered(report)),
         *([_llm_judge(report, colours)] if "llm_judge" in report else []),
@@ -200,7 +201,6 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     header += ["text loss,<br>nats"] if has_text else []
     own = {name: benchmark_tables.own_benchmark(candidate) for name, candidate in report["candidates"].items()}
     header += ["benchmark"] if any(own.values()) else []
-    header += [f"{escape(TITLES[metric])},<br>{n} prompts" for metric, n in against_references(report).items()]
     rows = []
     for name in ordered(report):
         candidate = report["candidates"][name]
@@ -220,8 +220,6 @@ def _table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         if any(own.values()):
             measured = own[name]
             cells.append("–" if measured is None else f"{100 * measured['accuracy']:.1f} %")
-        for found in candidate.get("metrics", {}).values():
-            cells.append(f"{found['value']:.1f} <small>[{found['ci'][0]:.1f}, {found['ci'][1]:.1f}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join(rows)
@@ -270,6 +268,24 @@ def _llm_judge(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         "and identical responses tie without being shown. All answers are in judge_llm.jsonl.</p>\n"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
     )
+
+
+def _references_table(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    """Text metrics against references; "" where none was asked for."""
+    measured = against_references(report)
+    if not measured:
+        return ""
+    head = "<th>against references</th>"
+    head += "".join(f"<th>{escape(TITLES[metric])},<br>{n} prompts</th>" for metric, n in measured.items())
+    rows = []
+    for name in ordered(report):
+        cells = [f"<td>{colour_key(colours[name])}{escape(name)}</td>"]
+        for found in report["candidates"][name]["metrics"].values():
+            low, high = found["ci"]
+            cells.append(f"<td>{found['value']:.1f} <small>[{low:.1f}, {high:.1f}]</small></td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    body = "\n".join(rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def gallery(drawn: Sequence[Figure]) -> str:

@@ -150,6 +150,7 @@ def _differences(
     method_and_size = {label(cell): (cell.method, cell.size) for cell in cells}
     of_metric = [row for row in report["differences"] if row["metric"] == name]
     bounds = [bound for row in of_metric for bound in row["ci"]]
+    margin = 0.05 * (max(bounds, default=0.0) - min(bounds, default=0.0)) or 1.0
     drawn = []
     for mean in report["overall"]:
         if mean["metric"] != name:
@@ -183,7 +184,7 @@ def _differences(
                 )
             axes.set_yticks(range(len(rows)), [kind or title for kind, _ in rows])
             axes.set_ylim(len(rows) - 0.4, -0.6)
-            axes.set_xlim(min(0.0, *bounds) - 0.5, max(0.0, *bounds) + 0.5)
+            axes.set_xlim(min(0.0, *bounds) - margin, max(0.0, *bounds) + margin)
             axes.set_xlabel(f"difference in {TITLES[name]}")
             axes.grid(axis="y", visible=False)
             drawn.append(finish())
