@@ -243,7 +243,7 @@ REFUSALS = [
     (["judge.llm.temperature=-1"], "judge.llm.temperature is -1.0"),
     (["judge.llm.limit_name=tokens"], "use max_tokens or max_completion_tokens"),
     (["judge.llm.requests_per_minute=-1"], "judge.llm.requests_per_minute is -1.0; use 0 or more"),
-    (["judge.llm.input_price=.inf"], "judge.llm.input_price is inf"),
+    (["judge.llm.input_price=inf"], "judge.llm.input_price is inf"),
     (["judge.llm.max_tokens=0"], "judge.llm.max_tokens is 0"),
     (["seed=1,2"], "add -m to run them all"),
     (["~ppo"], "would remove"),
