@@ -188,7 +188,7 @@ def test_zero_takes_its_stage_as_a_number() -> None:
 
 def test_candidates_are_named_without_a_plus() -> None:
     assert config_of("compare.candidates.mine=runs/x/ppo/model").compare.candidates == {"mine": "runs/x/ppo/model"}
-    assert config_of("compare.outputs.a=r.jsonl#ppo").compare.outputs == {"a": "r.jsonl#ppo"}
+    assert config_of("compare.outputs.a=r.jsonl@ppo").compare.outputs == {"a": "r.jsonl@ppo"}
 
 
 REFUSALS = [

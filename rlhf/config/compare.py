@@ -13,7 +13,7 @@ class CompareConfig:
     candidates: dict[str, str] = field(default_factory=dict)  # further models by name: PATH_OR_HUB_ID
     outputs: dict[str, str] = field(
         default_factory=dict
-    )  # answers that are in files, by name: FILE, or FILE#NAME in it
+    )  # answers that are in files, by name: FILE, or FILE@NAME in it
     few_shot: int = 0  # training demonstrations that the candidate base-few-shot reads before a prompt; 0: it is none
     best_of: list[int] = field(
         default_factory=list

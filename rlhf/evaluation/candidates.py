@@ -32,7 +32,7 @@ class How(Enum):
 @dataclass(frozen=True)
 class Candidate:
     name: str
-    path: str  # of its model, a folder or hub id; of outputs FILE or FILE#NAME
+    path: str  # of its model, a folder or hub id; of outputs FILE or FILE@NAME
     how: How = How.sample
     count: int = 1
 

@@ -5,7 +5,7 @@
     {"id": "...", "response": "..."}            by the prompt's id in the data
     {"id": "...", "messages": [...], "candidates": {NAME: {"response": "..."}}}    a comparison's own responses.jsonl
 
-Tables with the same columns are read too. FILE#NAME is one of a responses.jsonl's candidates, or one `generator`.
+Tables with the same columns are read too. FILE@NAME is one of a responses.jsonl's candidates, or one `generator`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fingerprints(outputs: Mapping[str, str]) -> dict[str, str]:
     for name, chosen in outputs.items():
         path, part = _split(chosen)
         config = DataConfig(source=DataSourceName.jsonl, path=path)
-        found[name] = RowFiles(path, f"compare.outputs.{name}", config, Table()).sha256 + (f"#{part}" if part else "")
+        found[name] = RowFiles(path, f"compare.outputs.{name}", config, Table()).sha256 + (f"@{part}" if part else "")
     return found
 
 
@@ -72,8 +72,8 @@ def answered(
 
 
 def _split(chosen: str) -> tuple[str, str]:
-    """FILE and NAME of FILE#NAME; a file that is called so is one."""
-    path, mark, part = chosen.rpartition("#")
+    """FILE and NAME of FILE@NAME; a file that is called so is one."""
+    path, mark, part = chosen.rpartition("@")
     return (path, part) if mark and not Path(chosen).expanduser().exists() else (chosen, "")
 
 
@@ -102,7 +102,7 @@ def _read(name: str, chosen: str, prompts: Sequence[Prompt]) -> dict[str, Output
             if found.setdefault(prompt.id, output) != output:
                 raise UserError(
                     f"{row.where}: it answers the prompt of {where[prompt.id]} with another text; leave one answer to "
-                    f"a prompt in the file, or choose among its generators with {key}={path}#GENERATOR."
+                    f"a prompt in the file, or choose among its generators with {key}={path}@GENERATOR."
                 )
             where.setdefault(prompt.id, row.where)
     if not found:
@@ -159,12 +159,12 @@ def _output(values: Mapping[str, Any], part: str, name: str) -> Output | None:
         if chosen not in candidates:
             raise BadRowError(
                 f"it has answers of {', '.join(candidates)}, and none of {chosen or name}",
-                f"choose one with compare.outputs.{name}=FILE#NAME",
+                f"choose one with compare.outputs.{name}=FILE@NAME",
             )
         values = candidates[chosen]
     elif part and "generator" not in values:
         raise BadRowError(
-            f"it has neither `candidates` nor a `generator`, and #{part} chooses one", f"leave out #{part}"
+            f"it has neither `candidates` nor a `generator`, and @{part} chooses one", f"leave out @{part}"
         )
     key = next((key for key in _RESPONSES if key in values), None)
     if key is None:

@@ -85,7 +85,7 @@ def test_other_candidates_are_described_by_where_their_model_comes_from(tmp_path
         Candidate("base", save_tiny_model(tmp_path / "elsewhere")): ("base", None),
         Candidate("base-few-shot", sft, How.few_shot, 4): ("base-few-shot", 5),
         Candidate("sft-best-of-4", sft, How.best_of, 4): ("best-of-n", 5),
-        Candidate("theirs", "f.jsonl#x", How.outputs): ("outputs", None),
+        Candidate("theirs", "f.jsonl@x", How.outputs): ("outputs", None),
     }
     for candidate, (method, seed) in methods.items():
         described = describe(candidate)

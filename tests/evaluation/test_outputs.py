@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from rlhf.config import DataConfig, DataSourceName
+from rlhf.data import load_source
 from rlhf.data.readers.fields import user_prompt
+from rlhf.data.records import Split
 from rlhf.errors import UserError
 from rlhf.evaluation.outputs import Output, answered, fingerprints, require_files
 from tests.fakes import prompt
@@ -65,10 +68,10 @@ def responses(tmp_path: Path) -> str:
 
 def test_a_comparisons_own_responses_are_read_by_the_candidates_name(tmp_path: Path) -> None:
     path = responses(tmp_path)
-    assert read(f"{path}#ppo") == {"test:0": Output("p", False)}
+    assert read(f"{path}@ppo") == {"test:0": Output("p", False)}
     assert read(path, "sft") == {"test:0": Output("s", True)}
     with pytest.raises(
-        UserError, match=r"row 1: it has answers of sft, ppo, and none of a; .*compare\.outputs\.a=FILE#"
+        UserError, match=r"row 1: it has answers of sft, ppo, and none of a; .*compare\.outputs\.a=FILE@"
     ):
         read(path)
 
@@ -76,15 +79,15 @@ def test_a_comparisons_own_responses_are_read_by_the_candidates_name(tmp_path: P
 def test_one_generator_of_several_is_chosen(tmp_path: Path) -> None:
     rows = [{"instruction": "one", "output": f"by {name}", "generator": name} for name in ("x", "y")]
     path = write(tmp_path / "o.jsonl", rows)
-    assert read(f"{path}#y") == {"test:0": Output("by y", True)}
+    assert read(f"{path}@y") == {"test:0": Output("by y", True)}
     with pytest.raises(
-        UserError, match=r"row 2: it answers the prompt of o\.jsonl, row 1 with another text.*#GENERATOR"
+        UserError, match=r"row 2: it answers the prompt of o\.jsonl, row 1 with another text.*@GENERATOR"
     ):
         read(path)
     with pytest.raises(UserError, match="has no rows of the generator z"):
-        read(f"{path}#z")
+        read(f"{path}@z")
     with pytest.raises(UserError, match="neither `candidates` nor a `generator`"):
-        read(write(tmp_path / "plain.jsonl", [{"prompt": "one", "response": "x"}]) + "#z")
+        read(write(tmp_path / "plain.jsonl", [{"prompt": "one", "response": "x"}]) + "@z")
 
 
 def test_prompts_that_some_file_lacks_are_left_out_for_all_and_counted(tmp_path: Path) -> None:
@@ -129,12 +132,27 @@ def test_fingerprints_are_of_the_bytes_and_of_what_is_chosen_in_them(tmp_path: P
     same = write(tmp_path / "same.jsonl", [{"prompt": "one", "response": "x"}])
     first = fingerprints({"a": path})
     assert fingerprints({"a": same}) == first
-    assert fingerprints({"a": f"{path}#x"}) != first
+    assert fingerprints({"a": f"{path}@x"}) != first
     write(tmp_path / "o.jsonl", [{"prompt": "one", "response": "y"}])
     assert fingerprints({"a": path}) != first
 
 
 def test_a_missing_file_is_refused_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file .*none\.jsonl; set compare\.outputs\.a to a file"):
-        require_files({"a": str(tmp_path / "none.jsonl#x")})
-    require_files({"a": responses(tmp_path) + "#sft"})
+        require_files({"a": str(tmp_path / "none.jsonl@x")})
+    require_files({"a": responses(tmp_path) + "@sft"})
+
+
+FARM = Path("/work/shared/data/alpaca_farm")
+
+
+@pytest.mark.skipif(not FARM.exists(), reason="the real files are not on this machine")
+def test_alpaca_farms_three_files_answer_all_of_their_252_instructions(tmp_path: Path) -> None:
+    files = {name: str(FARM / f"outputs_{name}.json") for name in ("baseline", "sft", "rlhf")}
+    config = DataConfig(DataSourceName.alpaca, files["baseline"], evaluation_fraction=1, cache=str(tmp_path))
+    asked = load_source(config, seed=0).prompts(Split.evaluation)
+    prompts, found, lacking = answered(files, asked)
+    assert len(prompts) == 252
+    assert lacking == {"baseline": 0, "sft": 0, "rlhf": 0}
+    rows = json.loads((FARM / "outputs_rlhf.json").read_text())
+    assert [found["rlhf"][p.id].text for p in prompts] == [row["output"].strip() for row in rows]
