@@ -21,7 +21,7 @@ def key_of(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-class AnswerCache:
+class LLMCache:
     """A file an answer, in place whole or not at all as soon as it has come; threads and processes may share a folder.
 
     folder: judge.llm.cache; None: llm_judge/ in the user's cache. Raises UserError when it cannot be written.

@@ -18,7 +18,7 @@ from rlhf.config import LLMJudgeConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import UserError
 from rlhf.evaluation.judges import Verdicts
-from rlhf.evaluation.llm_cache import AnswerCache, key_of
+from rlhf.evaluation.llm_cache import LLMCache, key_of
 from rlhf.evaluation.llm_prompt import Choice, conversation, load_template, parse, render
 from rlhf.openai_server import Answer, OpenAIServer, Words, in_parallel
 from rlhf.tracking import Progress, progress
@@ -68,7 +68,7 @@ class LLMJudge:
         assert config.model is not None
         self._config = config
         self._template = load_template(config.prompt)
-        self._cache = AnswerCache(config.cache)
+        self._cache = LLMCache(config.cache)
         self._settings: dict[str, Any] = {config.limit_name: config.max_tokens}
         if config.temperature is not None:
             self._settings["temperature"] = config.temperature
