@@ -14,7 +14,7 @@ from rlhf.data.records import DataSource, Prompt, Split
 from rlhf.distributed import from_main, is_main_process
 from rlhf.engine import pick_device
 from rlhf.errors import UserError
-from rlhf.evaluation import benchmark_tables, benchmarks, references
+from rlhf.evaluation import benchmark_tables, benchmarks, judging_tables, references
 from rlhf.evaluation import report as html
 from rlhf.evaluation.answer_cache import AnswerCache
 from rlhf.evaluation.answering import (
@@ -178,7 +178,7 @@ def _write(
     context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
-    for remark in report["remarks"]:
+    for remark in (*judging_tables.sentences(report), *report["remarks"]):
         print(remark)
     if "llm_judge" in report:
         print(usage_line(report["llm_judge"]))

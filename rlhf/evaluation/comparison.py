@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluation import benchmark_tables
+from rlhf.evaluation import benchmark_tables, judging
 from rlhf.evaluation.judges import Verdicts
 from rlhf.evaluation.text_metrics import TITLES
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
@@ -60,6 +60,7 @@ def summarise(
     }
     reference = answers[baseline]
     candidates: dict[str, Any] = {}
+    wins: dict[str, dict[str, Any]] = {judge: {} for judge in names}
     for name, answer in answers.items():
         measured = _measurements(answer, reference, tie_margin)
         compared = {judge: _comparisons(said) for judge, said in answer.verdicts.items()}
@@ -70,6 +71,10 @@ def summarise(
             "benchmarks": answer.benchmarks,
             **_summary(measured, compared, everything, names),
         }
+        for judge in names if name != baseline else ():
+            wins[judge][name] = compared[judge]["wins"] if judge in compared else measured[f"{judge}/wins"]
+        if name != baseline:
+            candidates[name] |= judging.at_equal_length(wins[names[0]][name], answer.texts, reference.texts)
         candidates[name]["tasks"] = {
             task: _summary(
                 {key: values[rows] for key, values in measured.items()},
@@ -88,6 +93,14 @@ def summarise(
         "tie_margin": tie_margin,
         "bootstrap_samples": bootstrap_samples,
         "candidates": candidates,
+        "agreement": judging.agreement(wins, everything) if wins[names[0]] else {},
+        "ratings": judging.strengths(
+            None if judges[names[0]] is None else {name: answer.scores[names[0]] for name, answer in answers.items()},
+            wins[names[0]],
+            baseline=baseline,
+            tie_margin=tie_margin,
+            bootstrap=everything,
+        ),
     }
     report["statement"] = statement(report)
     report["remarks"] = remarks(report)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
-from rlhf.evaluation import benchmark_tables
+from rlhf.evaluation import benchmark_tables, judging_tables
 from rlhf.evaluation.comparison import against_references, judge_title, ordered, scoring
 from rlhf.evaluation.curves import Curves
 from rlhf.evaluation.llm_judge import usage_line
@@ -35,6 +35,12 @@ DEFINITIONS = {
     "where it says so with either shown first, else a tie",
     "position bias": "of an LLM judge's answers that name a winner, the share for the response shown first; 50 % is "
     "none",
+    "at equal length": "the win rate that a logistic regression of the verdicts on the difference in length "
+    "(characters, tanh of it over its standard deviation) predicts at no difference (arXiv:2404.04475, without "
+    "instruction difficulty and penalty)",
+    "Elo": "Bradley-Terry rating over the baseline from the verdicts on every two candidates, 400 points for odds of "
+    "ten to one",
+    "Cohen's kappa": "agreement of two judges on win, tie and loss beyond what chance gives, 0 to 1",
     "95 % interval": "percentile bootstrap over prompts, the same resampled prompts for every candidate; it covers the "
     "choice of prompts, not the luck of a training seed",
     "gold score": "the data source's own noise-free rubric, 0 (worst) to 1; models see at most noisy rankings made "
@@ -162,6 +168,7 @@ def render(
         _table(report, colours),
         _references_table(report, colours),
         gallery(figures(report, curves)),
+        judging_tables.html(report, ordered(report)),
         benchmark_tables.html_table(report["candidates"], ordered(report)),
         *([_llm_judge(report, colours)] if "llm_judge" in report else []),
         samples_html(ordered(report), report["baseline"], responses, colours, side_by_side),
