@@ -11,13 +11,9 @@ from rlhf.config.choices import TextMetric
 @dataclass
 class CompareConfig:
     candidates: dict[str, str] = field(default_factory=dict)  # further models by name: PATH_OR_HUB_ID
-    outputs: dict[str, str] = field(
-        default_factory=dict
-    )  # answers that are in files, by name: FILE, or FILE@NAME in it
+    outputs: dict[str, str] = field(default_factory=dict)  # answers in files by name: FILE, or FILE@NAME in it
     few_shot: int = 0  # training demonstrations that the candidate base-few-shot reads before a prompt; 0: it is none
-    best_of: list[int] = field(
-        default_factory=list
-    )  # N: sft-best-of-N, the reward model's choice of N samples; []: none
+    best_of: list[int] = field(default_factory=list)  # N: sft-best-of-N, the reward model's choice of N; []: none
     baseline: str = "sft"  # whose responses the others are judged against
     prompts: int = 400
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
