@@ -62,8 +62,8 @@ def at_equal_length(wins: NDArray[np.float64], texts: Sequence[str], baseline_te
         return {name: None, f"{name}_ci": None, f"{name}_remark": "there is no verdict"}
     found = length_controlled(
         wins[kept],
-        [len(texts[place]) for place in kept],
-        [len(baseline_texts[place]) for place in kept],
+        np.array([len(text) for text in texts])[kept],
+        np.array([len(text) for text in baseline_texts])[kept],
         prompts=kept,
     )
     bounds = None if found.low is None or found.high is None else [found.low, found.high]
