@@ -49,6 +49,7 @@ class Answered:
             "ended": self.generated.ended[place],
             "kl": None if self.kl is None else float(self.kl[place]),
             "scores": {name: float(values[place]) for name, values in scores.items()},
+            "verdicts": {},  # judges here score
         }
 
 
