@@ -216,7 +216,7 @@ def _frontier(
             means = [v.mean for v in values]
             axes.plot(best.kl, means, color=look.colour, marker=look.marker, markersize=3.5, label="best-of-n")
             if root:
-                _fitted(axes, best_of_n_fit(best), means[0], furthest, look)
+                _fitted(axes, best_of_n_fit(best), means[0], best.kl[-1], look)
             shown.append("best-of-n")
         _kl_axis(axes, root=root)
         axes.set_ylabel(measured.units["judge"])
