@@ -75,7 +75,12 @@ def _serve(config: Config, session: Session, items: Items, folder: Path) -> None
         app = application(session, token, host=settings.host, port=port)
         # A log of requests would hold the token.
         server = uvicorn.Config(
-            app, access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=5
+            app,
+            access_log=False,
+            log_config=None,  # uvicorn's own closes every handler there is, and absl's takes the stream with it
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=5,
         )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends, then raises what it caught
             uvicorn.Server(server).run(sockets=[listening])

@@ -10,7 +10,8 @@ import pytest
 from rlhf.config import DataConfig, DataSourceName
 from rlhf.data import load_source
 from rlhf.data.records import DataSource, Message, Ranking, Role, Split, no_sampler
-from rlhf.evaluation.published.verdicts import win_rate
+from rlhf.evaluation.published.verdicts import read
+from rlhf.evaluation.published.verdicts_report import summarise
 from rlhf.labeling.export import export
 from rlhf.labeling.items import Item, Response
 from rlhf.labeling.judgements import Judgement
@@ -134,7 +135,7 @@ def test_the_win_rate_of_the_verdicts_is_that_of_the_judgements(tmp_path: Path) 
     said = [(0, 1), (1, 0), (1, 0), (0, 0)]  # sft, ppo: a loss, two wins, a draw
     pairs = [(item(n, {"sft": "a", "ppo": "b"}), ranks) for n, ranks in enumerate(said)]
     exported(tmp_path, *((of, judgement(of, ranks)) for of, ranks in pairs))
-    found = win_rate(str(tmp_path / "verdicts.jsonl"))
+    found = summarise(read(str(tmp_path / "verdicts.jsonl")), bootstrap_samples=50, seed=0)
     assert (found["win_rate"], found["n"], found["draws"]) == (pytest.approx(62.5), 4, 1)
 
 

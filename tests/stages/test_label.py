@@ -78,6 +78,7 @@ def test_a_run_ends_by_ctrl_c_with_what_people_said_and_the_commands_that_use_it
     assert f"stage=compare compare.verdicts={folder / 'verdicts.jsonl'} run.name=NAME" in said
     assert len(served) == 2
     assert not served[0].access_log
+    assert served[0].log_config is None
 
 
 def test_the_run_is_named_where_it_has_a_policy_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
