@@ -46,14 +46,19 @@ def option_logprobs(
 def encode(tokenizer: PreTrainedTokenizerBase, context: str, option: str) -> tuple[list[int], list[int]]:
     """Tokens of the context and of the option, as lm-eval splits them.
 
-    The whole is tokenised, and as many tokens as the context has alone are the context's: a tokenizer may merge across
-    the boundary, and the model has only ever read the merged form. Spaces that end the context go to the option, whose
-    first word they are part of. Special tokens are those that the tokenizer adds by itself.
+    Context and option are tokenised together, and the option's tokens are those behind as many as the context has
+    alone. Spaces that end the context go to the option, whose first word they are part of. Special tokens are those
+    that the tokenizer adds by itself. Raises UserError where the option runs into the context's last word and leaves
+    no token of its own: lm-eval would call it certain.
     """
-    kept = context.rstrip()
-    context_ids = tokenizer.encode(kept)
-    whole_ids = tokenizer.encode(context + option)
-    return whole_ids[: len(context_ids)], whole_ids[len(context_ids) :]
+    context_ids = tokenizer.encode(context.rstrip())
+    option_ids = tokenizer.encode(context + option)[len(context_ids) :]
+    if not option_ids:
+        raise UserError(
+            f"compare.benchmark has an option {option!r} that only lengthens the last word of its context; begin the "
+            "option with a space, or with that word."
+        )
+    return context_ids, option_ids
 
 
 def chosen(logprobs: Sequence[Sequence[float]]) -> list[int]:

@@ -167,7 +167,7 @@ def test_the_page_has_the_column_the_figure_and_the_table(chain: Any) -> None:
     shown = page({**chain.report, "candidates": candidates})
     assert "<th>benchmark</th>" in shown
     assert "<td>75.0 %</td></tr>" in shown
-    assert "<td>all (4)</td><td>100.0 % [51.0, 100.0]</td><td>50.0 % [15.0, 85.0]</td>" in shown
+    assert "<td>all (4)</td><td>100.0 % [51.0, 100.0]</td><td>25.0 % [4.6, 69.9]</td>" in shown
     assert "<td>a (2)</td><td>100.0 % [34.2, 100.0]</td>" in shown
     assert "<td>arc acc</td><td>0.2500 (0.0200)</td>" in shown
     titles = [figure.title for figure in figures({**chain.report, "candidates": candidates}, Curves())]

@@ -38,13 +38,17 @@ def test_an_option_has_the_sum_of_its_tokens_after_the_context(
             assert total == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_word_that_merges_over_the_boundary_is_read_merged() -> None:
+def test_an_option_is_tokenised_behind_its_context_and_not_alone() -> None:
     tokenizer = load_tokenizer("builtin:sandbox-m")
     context, option = "The capital of Zoria is L", "ume."
-    assert tokenizer.encode(context) + tokenizer.encode(option) != tokenizer.encode(context + option)
-    first, second = encode(tokenizer, context, option)
-    assert first + second == tokenizer.encode(context + option)
-    assert len(first) == len(tokenizer.encode(context))
+    whole = tokenizer.encode(context + option)
+    assert tokenizer.encode(context) + tokenizer.encode(option) != whole
+    assert encode(tokenizer, context, option) == (tokenizer.encode(context), whole[len(tokenizer.encode(context)) :])
+
+
+def test_an_option_that_is_no_token_of_its_own_is_refused() -> None:
+    with pytest.raises(UserError, match="'ume' that only lengthens the last word"):
+        encode(load_tokenizer("builtin:sandbox-m"), "The capital of Zoria is L", "ume")
 
 
 def test_a_space_that_ends_the_context_belongs_to_the_option() -> None:
