@@ -17,6 +17,11 @@ def own_benchmark(candidate: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((numbers for numbers in candidate["benchmarks"].values() if "accuracy" in numbers), None)
 
 
+def measured_names(candidates: Candidates, names: Sequence[str]) -> list[str]:
+    """Those of `names` that were measured: a few-shot prompt, a best of n and a file of outputs have no benchmark."""
+    return [name for name in names if candidates[name]["benchmarks"]]
+
+
 def metrics(candidate: Mapping[str, Any]) -> dict[str, float]:
     """`benchmark_accuracy`, and `<task>_<metric>` of lm-eval's: what the manifest holds of a candidate."""
     own = own_benchmark(candidate)
@@ -36,6 +41,7 @@ def _metrics_of(numbers: Mapping[str, Any]) -> list[str]:
 
 def text_table(candidates: Candidates, names: Sequence[str]) -> str:
     """lm-eval's numbers as aligned lines for a terminal, a metric a line; "" where there are none."""
+    names = measured_names(candidates, names)
     rows = _lm_eval_rows(candidates, names)
     if not rows:
         return ""
@@ -49,7 +55,7 @@ def text_table(candidates: Candidates, names: Sequence[str]) -> str:
 
 
 def _lm_eval_rows(candidates: Candidates, names: Sequence[str]) -> list[list[str]]:
-    measured = _of_lm_eval(candidates[names[0]])
+    measured = _of_lm_eval(candidates[names[0]]) if names else {}
     return [
         [f"{task} {metric}", *(_shown(candidates[name]["benchmarks"][task], metric) for name in names)]
         for task, numbers in measured.items()
@@ -66,6 +72,7 @@ def _shown(numbers: Mapping[str, float], metric: str) -> str:
 
 def html_table(candidates: Candidates, names: Sequence[str]) -> str:
     """A section with the accuracy by task and lm-eval's numbers, a candidate a column; "" where there are none."""
+    names = measured_names(candidates, names)
     rows = [*_own_rows(candidates, names), *_lm_eval_rows(candidates, names)]
     if not rows:
         return ""

@@ -235,6 +235,7 @@ def benchmark_by_task(report: Mapping[str, Any], looks: Mapping[str, Style]) -> 
     measured = {name: own for name in names if (own := own_benchmark(report["candidates"][name])) is not None}
     if not measured:
         return []
+    names = list(measured)  # a few-shot prompt, a best of n and a file of outputs have none
     first = measured[names[0]]
     tasks = sorted(first["tasks"], key=lambda task: (-first["tasks"][task]["accuracy"], task))
     caption = (

@@ -172,3 +172,15 @@ def test_the_page_has_the_column_the_figure_and_the_table(chain: Any) -> None:
     assert "<td>arc acc</td><td>0.2500 (0.0200)</td>" in shown
     titles = [figure.title for figure in figures({**chain.report, "candidates": candidates}, Curves())]
     assert titles == ["Win rate against sft", "Win rate by task family", "Held-out tasks"]
+
+
+def test_a_candidate_that_is_no_model_has_no_place_among_the_benchmarks(chain: Any) -> None:
+    found = {"base": {}, "sft": own(0, 1, 1, 1) | HARNESS, "ppo": own(0, 1, 0, 0) | HARNESS}
+    candidates = {name: {**given, "benchmarks": found[name]} for name, given in chain.report["candidates"].items()}
+    shown = render({**chain.report, "candidates": candidates}, chain.responses, Curves(), chain.made, side_by_side=1)
+    assert "<tr><th></th><th>sft</th><th>ppo</th></tr>" in shown
+    assert shown.count("<td>–</td></tr>") == 1  # base's cell in the column
+    lines = benchmark_tables.text_table(candidates, ["base", "sft", "ppo"]).splitlines()
+    assert lines[0].split()[-2:] == ["sft", "ppo"]
+    titles = [figure.title for figure in figures({**chain.report, "candidates": candidates}, Curves())]
+    assert "Held-out tasks" in titles
