@@ -75,11 +75,13 @@ class Style:
 
 def styles(candidates: Sequence[str]) -> dict[str, Style]:
     """Each candidate's look: fixed for the methods of the paper, by order for others."""
-    looks = {}
+    looks: dict[str, Style] = {}
     others = 0
+    best_of = next((name for name in candidates if name.startswith("sft-best-of-")), None)
     for name in candidates:
-        if name in _FIXED:
-            looks[name] = Style(*_FIXED[name])
+        method = "best-of-n" if name == best_of else name
+        if method in _FIXED:
+            looks[name] = Style(*_FIXED[method])
         else:
             colour, marker = _COLOURS[others % len(_COLOURS)], _MARKERS[others % len(_MARKERS)]
             looks[name] = Style(colour, marker, _LINES[(others + 1) % len(_LINES)])

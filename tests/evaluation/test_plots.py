@@ -54,6 +54,13 @@ def test_candidates_differ_in_colour_and_in_marker_and_keep_theirs() -> None:
     assert len({look.marker for look in many.values()}) == 7
 
 
+def test_a_best_of_n_looks_alike_in_a_comparison_and_in_the_report_of_a_sweep() -> None:
+    looks = styles(["base", "base-few-shot", "sft", "sft-best-of-4", "sft-best-of-16", "ppo"])
+    assert looks["sft-best-of-4"] == styles(["best-of-n"])["best-of-n"]
+    assert looks["base-few-shot"] == styles(["base-few-shot"])["base-few-shot"]
+    assert len(set(looks.values())) == len(looks)
+
+
 def test_a_name_with_dollars_is_not_read_as_mathematics(chain: Any) -> None:
     report = dict(chain.report)
     report["candidates"] = {**report["candidates"], "p$_{po$": report["candidates"]["ppo"]}
