@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-.PHONY: demo test test-slow test-vllm lint bench optimum base-models clean
+.PHONY: demo test test-slow test-vllm lint bench figures optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -30,6 +30,13 @@ lint: $(STAMP)
 # PPO against the best policy there is, computed by enumeration; ends with one JSON line.
 optimum: $(STAMP)
 	$(RUN) tests/benchmarks/optimum.py
+
+# The paper's figure 1 and the ablations of its appendix E on the sandbox: runs/figures/report/report.html.
+figures: $(STAMP)
+	for sweep in kl sizes ptx; do \
+		OMP_NUM_THREADS=1 $(RUN) -m rlhf -m +sweep=$$sweep run.name=figures launch.threads=1 \
+			hydra/launcher=joblib hydra.launcher.n_jobs=2 || exit 1; \
+	done
 
 # Ours beside TRL 1.12, which gets an environment of its own; nothing else may run meanwhile.
 bench: $(STAMP)
