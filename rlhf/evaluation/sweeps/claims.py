@@ -100,7 +100,7 @@ def _name(method: str) -> str:
 
 
 def _of(measured: Measured, base: str) -> str:
-    return f" of {base}" if len(measured.bases) > 1 else ""
+    return f" ({base})" if len(measured.bases) > 1 else ""
 
 
 def _against(measured: Measured, small: Point, large: Point, question: str) -> Claim:
@@ -165,7 +165,7 @@ def _overoptimised(measured: Measured) -> list[Claim]:
             )
         found.append(
             Claim(
-                f"Is the reward model over-optimised{_of(measured, points[0].base)} ({points[0].method})?",
+                f"Is the reward model over-optimised by {_name(points[0].method)}{_of(measured, points[0].base)}?",
                 True if holds else (False if best is furthest else None),
                 answer,
             )

@@ -17,7 +17,7 @@ def test_a_study_whose_answers_are_known() -> None:
     assert told(study()) == {
         "Does PPO beat the SFT model?": True,
         "Does PPO-ptx beat the SFT model?": True,
-        "Is the reward model over-optimised (ppo)?": True,
+        "Is the reward model over-optimised by PPO?": True,
         "Does PPO beat best-of-n at equal KL?": True,
         "Does ptx win back the lost held-out task accuracy?": True,
         "Does that cost any of the gold score?": True,
@@ -29,14 +29,14 @@ def test_a_study_whose_answers_are_known() -> None:
         in answers["Does ptx win back the lost held-out task accuracy?"]
     )
     assert "96 % of what was lost" in answers["Does ptx win back the lost held-out task accuracy?"]
-    assert "peaks at 7.4 nats" in answers["Is the reward model over-optimised (ppo)?"]
+    assert "peaks at 7.4 nats" in answers["Is the reward model over-optimised by PPO?"]
 
 
 def test_sizes_are_held_against_each_other() -> None:
     found = told(sizes())
     assert found["Does PPO of s beat the SFT model of l?"] is True
     assert found["Does the small PPO-ptx (s) beat the base model of l?"] is True
-    assert "Does PPO beat the SFT model of s?" in found
+    assert "Does PPO beat the SFT model (s)?" in found
 
 
 def test_what_the_numbers_do_not_tell_is_open() -> None:
@@ -56,7 +56,7 @@ def test_a_reward_model_that_is_not_exploited_is_said_to_hold() -> None:
         else p
         for p in made.points
     ]
-    assert told(dataclasses.replace(made, points=tuple(rising)))["Is the reward model over-optimised (ppo)?"] is False
+    assert told(dataclasses.replace(made, points=tuple(rising)))["Is the reward model over-optimised by PPO?"] is False
 
 
 def test_statement_begins_with_the_first_answer() -> None:
