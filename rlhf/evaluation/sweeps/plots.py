@@ -51,7 +51,7 @@ def figures(measured: Measured) -> list[Figure]:
 
 
 def _of(measured: Measured, base: str) -> str:
-    return f", {base}" if len(measured.bases) > 1 else ""
+    return f"\n{base}" if len(measured.bases) > 1 else ""  # a line of its own: titles are as wide as figures
 
 
 def _mark(
