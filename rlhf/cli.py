@@ -136,11 +136,13 @@ def _main(words: list[str]) -> int:
     sweeping = not (len(jobs) == 1 and jobs[0].name is None)
     if sweeping:
         return _sweep(words, compose.fixed_keys(arguments), jobs)
-    if not arguments.multirun:
+    words = [word for word in words if word not in ("-m", "--multirun")]
+    if any(word.startswith(("-", "hydra")) for word in words):
         _run_hydra(words)
         return 0
-    _run_hydra([word for word in words if word not in ("-m", "--multirun")])
-    return 0
+    # The job is composed and checked; Hydra, of which nothing is asked, would compose it twice more, half a second.
+    status, _ = run_job(jobs[0].config, ())
+    return status
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

@@ -46,7 +46,6 @@ from rlhf.config import CHAIN, Config, DataConfig, Device, Float32Matmul, JudgeN
 from rlhf.config_keys import flatten, show
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
-from rlhf.evaluation import outputs
 from rlhf.evaluation.candidates import FURTHER, candidates_of
 from rlhf.evaluation.llm_prompt import load_template
 from rlhf.jobs import job_name, reaching
@@ -196,7 +195,9 @@ def _check_needs(config: Config, stages: Sequence[StageName]) -> None:
         require_installed(config.rollout)
         if config.ppo.reward_fn is not None:
             load_reward_fn(config.ppo.reward_fn)
-    if StageName.compare in stages:
+    if StageName.compare in stages and config.compare.outputs:
+        from rlhf.evaluation import outputs
+
         outputs.require_files(config.compare.outputs)
     if StageName.compare in stages and config.compare.names_benchmarks:
         from rlhf.evaluation import benchmarks
@@ -301,6 +302,8 @@ def _fingerprint(config: Config, stage: StageName, source: DataSource) -> dict[s
 
         read |= benchmarks.fingerprint(config.compare)
     if stage == StageName.compare and config.compare.outputs:
+        from rlhf.evaluation import outputs
+
         read["outputs"] = outputs.fingerprints(config.compare.outputs)
     return json.loads(json.dumps(finite(read), default=str))
 

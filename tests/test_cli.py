@@ -63,13 +63,13 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_help_is_fast_and_loads_nothing(tmp_path: Path) -> None:
-    assert cpu_seconds("-m", "rlhf", "--help", cwd=tmp_path) < 3
+    assert cpu_seconds("-m", "rlhf", "--help", cwd=tmp_path) < 1.5
     assert not imported(tmp_path, "--help") & {*HEAVY, "hydra", "omegaconf", "yaml", "numpy"}
 
 
 @pytest.mark.parametrize("words", [["ppo.kl.coeff=1"], ["ppo.kl.coef=-1"], ["stage=ppo"], ["-m", "seed=1,x"]])
 def test_refusal_is_fast_one_line_status_2_and_loads_no_torch(tmp_path: Path, words: list[str]) -> None:
-    assert cpu_seconds("-m", "rlhf", *words, cwd=tmp_path) < 4  # a slow hour doubles what is 1 s at a fast one
+    assert cpu_seconds("-m", "rlhf", *words, cwd=tmp_path) < 2
     done = python("-m", "rlhf", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
