@@ -116,7 +116,9 @@ def value_loss(
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     clipped_error = (clipped - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(error, clipped_error), mask, count)
-    return loss, masked_mean((clipped_error > error).float(), mask, count).detach()
+    # old + (new - old) is not new to the last bit, so that alone would count values which never met the bound.
+    decided = (clipped_error > error) & ((values - old_values).abs() > clip_range)
+    return loss, masked_mean(decided.float(), mask, count).detach()
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -169,3 +169,13 @@ def test_estimators_differentiated_at_fixed_tokens_have_the_gradients_that_kl_lo
         (logprobs.detach().exp() * ESTIMATORS[estimator](logprobs, ref)).sum().backward()
         assert logits.grad is not None
         assert logits.grad.tolist() == pytest.approx(gradient, abs=1e-6)
+
+
+def test_values_within_the_bound_are_not_clipped_whatever_their_last_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    old, values = (0.1 * torch.rand(2, 1, 1000, generator=generator) - 0.05).unbind()
+    assert not torch.equal(old + (values - old), values)  # the last bit does move
+    returns = torch.rand(1, 1000, generator=generator)
+    mask = torch.ones(1, 1000, dtype=torch.bool)
+    _, clipped = value_loss(values, old, returns, mask, clip_range=0.2, count=1000)
+    assert clipped == 0
