@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluation.sweeps.points import Point, Value, difference, share
+from rlhf.evaluation.sweeps.points import Point, Value, difference, share, value_of_seeds
 from rlhf.evaluation.sweeps.summary import Measured, at_equal_kl, by_size, compare_points, mean_kl, rl_fit
 
 _WORDS = {True: "Yes", False: "No", None: "Open"}
@@ -194,88 +194,104 @@ def _beats_best_of_n(measured: Measured, wanted_kl: Sequence[float]) -> list[Cla
     return found
 
 
-# What pretraining had taught: the benchmark's accuracy where there is one, else the loss on held-out text.
+class _Taught:
+    """What is left of pretraining: accuracy on held-out tasks where that was measured, else loss on held-out text."""
+
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
+        self._tasks = any(point.benchmark for point in measured.points)
+        self.name = "held-out task accuracy" if self._tasks else "loss on held-out text"
+
+    def of(self, point: Point) -> float | None:
+        """Larger is better."""
+        if self._tasks:
+            return float(np.mean(point.benchmark)) if point.benchmark else None
+        return -float(np.mean(point.text_loss)) if point.text_loss else None
+
+    def show(self, point: Point) -> str:
+        found = self.of(point)
+        assert found is not None, f"{point.label} was measured"
+        return f"{100 * found:.1f} %" if self._tasks else f"{-found:.3f} nats"
+
+    def most(self, points: Sequence[Point]) -> Point:
+        return max(points, key=lambda point: -np.inf if (found := self.of(point)) is None else found)
+
+    def more(self, one: Point, other: Point) -> bool | None:
+        """Whether `one` has kept more; None where the interval of the difference holds 0, or a seed each gives none."""
+        if self._tasks:
+            assert self._measured.items is not None, "there is a benchmark"
+            return _side(difference(one.benchmark, other.benchmark, self._measured.items))
+        if min(len(one.text_loss), len(other.text_loss)) < 2:
+            return None
+        ours, theirs = value_of_seeds(one.text_loss), value_of_seeds(other.text_loss)
+        half = float(np.hypot(ours.high - ours.mean, theirs.high - theirs.mean))
+        gain = theirs.mean - ours.mean
+        return _side(Value(gain, gain - half, gain + half, ours.seeds))
 
 
-def _taught(point: Point) -> tuple[float, ...]:
-    return point.per_seed.get("benchmark") or tuple(-loss for loss in point.per_seed.get("text_loss", ()))
-
-
-def _taught_words(measured: Measured) -> tuple[str, Callable[[float], str]]:
-    if any(point.per_seed.get("benchmark") for point in measured.points):
-        return "held-out task accuracy", lambda x: f"{100 * x:.1f} %"
-    return "loss on held-out text", lambda x: f"{-x:.3f} nats"
+def _ptx_lines(measured: Measured, taught: _Taught) -> list[tuple[Point, Point, Point]]:
+    """Of each size whose ptx coefficient was swept from 0: base, PPO without ptx, and with what keeps most."""
+    found = []
+    for labels in measured.ptx_curves:
+        without, *others = (measured.point(label) for label in labels)
+        bases = measured.find("base", without.base)
+        if bases and not without.ptx_coef and None not in map(taught.of, (bases[0], without, *others)):
+            found.append((bases[0], without, taught.most(others)))
+    return found
 
 
 def _ptx_wins_back(measured: Measured) -> list[Claim]:
     found = []
-    what, show = _taught_words(measured)
-    for labels in measured.ptx_curves:
-        points = [measured.point(label) for label in labels]
-        bases = measured.find("base", points[0].base)
-        without, with_ptx = points[0], max(points[1:], key=lambda p: float(np.mean(_taught(p) or (-np.inf,))))
-        if not bases or points[0].ptx_coef or not (_taught(bases[0]) and _taught(without) and _taught(with_ptx)):
-            continue
-        start, tax, left = (float(np.mean(_taught(p))) for p in (bases[0], without, with_ptx))
-        gain = _seeds_difference(_taught(with_ptx), _taught(without))
-        share = (left - tax) / (start - tax) if start > tax else float("nan")
-        answer = (
-            f"The {what} is {show(start)} for the base model, {show(tax)} after {without.label} and {show(left)} with "
-            f"{with_ptx.label}" + (f": {100 * share:.0f} % of what was lost" if start > tax else "") + "."
+    taught = _Taught(measured)
+    for base, without, best in _ptx_lines(measured, taught):
+        start, tax, left = (float(taught.of(point) or 0.0) for point in (base, without, best))
+        share = f": {100 * (left - tax) / (start - tax):.0f} % of what was lost" if start > tax else ""
+        found.append(
+            Claim(
+                f"Does ptx win back what pretraining had taught, by {taught.name}{_of(measured, base.base)}?",
+                taught.more(best, without),
+                f"The {taught.name} is {taught.show(base)} for the base model, {taught.show(without)} after "
+                f"{without.label} and {taught.show(best)} with {best.label}{share}.",
+            )
         )
-        found.append(Claim(f"Does ptx win back the lost {what}{_of(measured, points[0].base)}?", _side(gain), answer))
     return found
 
 
 def _ptx_costs(measured: Measured) -> list[Claim]:
     found = []
-    for labels in measured.ptx_curves:
-        points = [measured.point(label) for label in labels]
-        if points[0].ptx_coef or not any(_taught(point) for point in points):
-            continue
-        with_ptx = max(points[1:], key=lambda p: float(np.mean(_taught(p) or (-np.inf,))))
-        gap = compare_points(measured, with_ptx, points[0])
-        if gap is not None:
-            found.append(
-                Claim(
-                    f"Does that cost any of the {measured.judge} score{_of(measured, points[0].base)}?",
-                    _side(Value(-gap.mean, -gap.high, -gap.low, gap.seeds)),
-                    f"{with_ptx.label} less {points[0].label}: {_number(gap)}.",
-                )
+    for _, without, best in _ptx_lines(measured, _Taught(measured)):
+        gap = compare_points(measured, best, without)
+        assert gap is not None, "the judge scores every point"
+        found.append(
+            Claim(
+                f"Does that cost any of the {measured.judge} score{_of(measured, best.base)}?",
+                _side(Value(-gap.mean, -gap.high, -gap.low, gap.seeds)),
+                f"{best.label} less {without.label}: {_number(gap)}.",
             )
+        )
     return found
 
 
 def _kl_wins_back(measured: Measured) -> list[Claim]:
     """The paper's figure 34: no KL coefficient does what ptx does."""
     found = []
-    what, show = _taught_words(measured)
+    taught = _Taught(measured)
     for labels in measured.kl_curves:
         points = [measured.point(label) for label in labels]
-        bases = measured.find("base", points[0].base)
-        if len(points) < 2 or points[0].method != "ppo" or not bases or not all(map(_taught, (*points, bases[0]))):
+        base, sft = measured.find("base", points[0].base)[:1], measured.sft(points[0].base)
+        if points[0].method != "ppo" or not base or None in map(taught.of, (*points, *base, sft)):
             continue
-        best = max(points, key=lambda p: float(np.mean(_taught(p))))
-        start, sft = float(np.mean(_taught(bases[0]))), measured.sft(points[0].base)
-        gap = _seeds_difference(_taught(best), _taught(bases[0]))
-        reached = float(np.mean(_taught(best)))
-        before = f" (the SFT model: {show(float(np.mean(_taught(sft))))})" if _taught(sft) else ""
+        best = taught.most(points)
+        short = taught.more(base[0], best)
         found.append(
             Claim(
                 f"Does raising the KL coefficient win it back{_of(measured, points[0].base)}?",
-                False if gap.high < 0 else (True if gap.low >= 0 else None),
-                f"The best {what} of {len(points)} coefficients is {show(reached)}, with {best.label}{before}; the "
-                f"base model's is {show(start)}.",
+                None if short is None else not short,
+                f"The best {taught.name} of {len(points)} coefficients is {taught.show(best)}, with {best.label} (the "
+                f"SFT model: {taught.show(sft)}); the base model's is {taught.show(base[0])}.",
             )
         )
     return found
-
-
-def _seeds_difference(one: Sequence[float], other: Sequence[float]) -> Value:
-    from rlhf.evaluation.winrate import Bootstrap
-
-    single = Bootstrap(1, samples=1, seed=0)
-    return difference([np.array([x]) for x in one], [np.array([x]) for x in other], single)
 
 
 def statement(measured: Measured, found: Sequence[Claim]) -> str:

@@ -38,7 +38,7 @@ class Answered:
     judge: PerPrompt
     proxy: PerPrompt | None  # by the reward model that policies of this start were trained on
     kl: PerPrompt | None  # from the SFT model that it started from
-    benchmark: float | None
+    benchmark: PerPrompt | None  # 1 for each held-out item that it gets right, else 0
 
     def row(self, place: int) -> dict[str, Any]:
         """Its part of a line of responses.jsonl."""
@@ -81,6 +81,11 @@ class Measurer:
         self._benchmark = benchmark_of(config.compare, data)
         self._scorer: tuple[str, Scorer] | None = None
 
+    @property
+    def items(self) -> int:
+        """Of the benchmark; 0 without one."""
+        return 0 if self._benchmark is None else len(self._benchmark.items)
+
     def model(self, path: str, name: str, family: Family) -> Answered:
         """A model's own samples, its KL from the family's SFT model and its scores."""
         given = answer(path, name, self.prompts, self._data, self.config, self._cache)
@@ -90,7 +95,7 @@ class Measurer:
             assert given.logprobs is not None, "they are its own samples"
             theirs = Model(family.reference, self.config, self._cache).logprobs(given.prompt_ids, given.response_ids)
             kl = np.asarray(given.logprobs) - np.asarray(theirs)
-        return self._answered(given, family, kl, self._accuracy(path))
+        return self._answered(given, family, kl, self._right(path))
 
     def few_shot(self, path: str, name: str, family: Family, shots: int) -> Answered:
         """The same after `shots` demonstrations: no distribution that a KL could be measured of."""
@@ -126,7 +131,9 @@ class Measurer:
     def won(self, scores: PerPrompt, others: PerPrompt) -> PerPrompt:
         return verdicts(scores, others, tie_margin=self.config.judge.tie_margin)
 
-    def _answered(self, given: Generated, family: Family, kl: PerPrompt | None, benchmark: float | None) -> Answered:
+    def _answered(
+        self, given: Generated, family: Family, kl: PerPrompt | None, benchmark: PerPrompt | None
+    ) -> Answered:
         own = family.reward_model
         return Answered(
             generated=given,
@@ -141,13 +148,13 @@ class Measurer:
             self._scorer = (path, Scorer(path, self.config, self._cache))  # one in memory at a time
         return np.asarray(self._scorer[1].scores(given, prompts))
 
-    def _accuracy(self, path: str) -> float | None:
-        """On the benchmark, 0 to 1; None where the data has none."""
+    def _right(self, path: str) -> PerPrompt | None:
+        """Which items of the benchmark it gets right, (items,) 1 or 0; None where the data has none."""
         if self._benchmark is None:
             return None
         items = self._benchmark.items
         choices = chosen(Model(path, self.config, self._cache).option_logprobs(items))
-        return float(np.mean([choice == item.answer for choice, item in zip(choices, items, strict=True)]))
+        return np.array([float(choice == item.answer) for choice, item in zip(choices, items, strict=True)])
 
 
 def bootstrap(prompts: int, config: Config) -> Bootstrap:
@@ -236,6 +243,7 @@ def study(gathered: Gathered, measurer: Measurer) -> Study:
         },
         largest=largest,
         independent=not gathered.trained_on(measurer.judge),
+        items=None if measurer.items == 0 else bootstrap(measurer.items, config),
         prompts_of_best_of_n=range(some),
     )
     return Study(measured, {label: seeds[0] for label, seeds in answers.items()}, paths)
@@ -275,6 +283,7 @@ def _point(
         label=label,
         parameters=weights,
         per_prompt={name: arrays for name, arrays in per_prompt.items() if arrays},
-        per_seed={name: numbers for name, numbers in (("text_loss", losses), ("benchmark", taught)) if numbers},
+        text_loss=losses,
+        benchmark=taught,
         **about,
     )

@@ -12,8 +12,8 @@ import numpy as np
 
 from rlhf.evaluation.overoptimisation import Fit
 from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
-from rlhf.evaluation.sweeps.points import Point, Value, share, share_of_seeds, value, value_of_seeds
-from rlhf.evaluation.sweeps.summary import SHARES, BestOfN, Measured, best_of_n_fit, by_size, mean_kl, rl_fit
+from rlhf.evaluation.sweeps.points import Point, Value, share, value, value_of_seeds
+from rlhf.evaluation.sweeps.summary import BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -388,8 +388,10 @@ def _ablation(
     for quantity, title, unit, scale in panels:
 
         def measure(point: Point, quantity: str = quantity) -> Value | None:
-            if quantity in point.per_seed:
-                return (share_of_seeds if quantity in SHARES else value_of_seeds)(point.per_seed[quantity])
+            if quantity == "benchmark":
+                return accuracy(measured, point)
+            if quantity == "text_loss":
+                return value_of_seeds(point.text_loss) if point.text_loss else None
             arrays = point.per_prompt.get(quantity)
             return value(arrays, measured.bootstrap) if arrays else None
 
@@ -401,11 +403,10 @@ def _ablation(
             for point in measured.find(method, base)[:1]
             if not (method == "base" and quantity in ("judge", "proxy")) and (found := measure(point)) is not None
         ]
-        caption = (
-            "Bars are 95 % intervals over prompts and seeds."
-            if quantity in ("judge", "proxy")
-            else ("What pretraining had taught. Bars are 95 % intervals over seeds.")
-        )
+        caption = {
+            "benchmark": "What pretraining had taught. Bars are 95 % intervals over items and seeds.",
+            "text_loss": "What pretraining had taught. Bars are 95 % intervals over seeds, where there are several.",
+        }.get(quantity, "Bars are 95 % intervals over prompts and seeds.")
         if references:
             caption += " Dashed: " + " and ".join(f"the {method_title(method)} model" for method, _ in references) + "."
         with canvas(f"{title} against {key}{_of(measured, base)}", caption, ABLATIONS) as (axes, finish):

@@ -24,7 +24,8 @@ class Point:
     base: str  # of which size
     parameters: int | None
     per_prompt: Mapping[str, tuple[PerPrompt, ...]]  # by quantity, an array a seed
-    per_seed: Mapping[str, tuple[float, ...]]  # quantities that are no mean over these prompts, a number a seed
+    text_loss: tuple[float, ...] = ()  # on held-out documents, nats a token, a number a seed; () without documents
+    benchmark: tuple[PerPrompt, ...] = ()  # 1 for a right item, else 0: (items,) a seed; () without held-out tasks
     kl_coef: float | None = None
     ptx_coef: float | None = None
     jobs: tuple[str, ...] = ()
@@ -58,13 +59,8 @@ class Value:
 
 
 def share(arrays: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
-    """`value` of win rates, 0 to 1, which no interval leaves."""
+    """`value` of win rates and accuracies, 0 to 1, which no interval leaves."""
     return _within(value(arrays, bootstrap))
-
-
-def share_of_seeds(numbers: Sequence[float]) -> Value:
-    """`value_of_seeds` of accuracies, 0 to 1, which no interval leaves."""
-    return _within(value_of_seeds(numbers))
 
 
 def _within(found: Value) -> Value:
@@ -83,7 +79,10 @@ def value(arrays: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
 
 
 def value_of_seeds(numbers: Sequence[float]) -> Value:
-    """The same for numbers that have no prompts, such as a loss on documents: the interval is the seeds' alone."""
+    """The same for numbers that have no prompts, such as a loss on documents: the interval is the seeds' alone.
+
+    With one seed it has no width, and says nothing.
+    """
     mean = float(np.mean(numbers))
     return _widened(mean, mean, mean, numbers)
 

@@ -19,15 +19,13 @@ from rlhf.evaluation.sweeps.points import (
     Value,
     difference,
     share,
-    share_of_seeds,
     value,
     value_of_seeds,
 )
 from rlhf.evaluation.winrate import Bootstrap
 
 QUANTITIES = ("judge", "proxy", "kl", "tokens", "wins_sft", "wins_largest")  # a number a prompt
-SHARES = ("wins_sft", "wins_largest", "benchmark")  # from 0 to 1
-SEED_QUANTITIES = ("text_loss", "benchmark")  # a number a model
+SHARES = ("wins_sft", "wins_largest")  # from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,10 @@ class Measured:
     best_of_n: tuple[BestOfN, ...]
     bootstrap: Bootstrap
     judge: str  # whose score is on the axes
-    units: Mapping[str, str]  # of judge and proxy, and of the benchmark where there is one
+    units: Mapping[str, str]  # of judge and proxy
     largest: str  # base whose SFT model the others are measured against
     independent: bool = True  # whether no policy was trained on the judge's own scores
+    items: Bootstrap | None = None  # over the benchmark's items; None without one
     prompts_of_best_of_n: Sequence[int] = ()  # places of its prompts among all
 
     def point(self, label: str) -> Point:
@@ -73,7 +72,7 @@ class Measured:
         return list(dict.fromkeys(point.base for point in self.points))
 
 
-def point_json(point: Point, bootstrap: Bootstrap) -> dict[str, Any]:
+def point_json(point: Point, measured: Measured) -> dict[str, Any]:
     found: dict[str, Any] = {
         "label": point.label,
         "method": point.method,
@@ -87,12 +86,16 @@ def point_json(point: Point, bootstrap: Bootstrap) -> dict[str, Any]:
     for quantity in QUANTITIES:
         arrays = point.per_prompt.get(quantity)
         average = share if quantity in SHARES else value
-        found[quantity] = average(arrays, bootstrap).json() if arrays else None
-    for quantity in SEED_QUANTITIES:
-        numbers = point.per_seed.get(quantity)
-        average_of_seeds = share_of_seeds if quantity in SHARES else value_of_seeds
-        found[quantity] = average_of_seeds(numbers).json() if numbers else None
+        found[quantity] = average(arrays, measured.bootstrap).json() if arrays else None
+    taught = accuracy(measured, point)
+    found["text_loss"] = value_of_seeds(point.text_loss).json() if point.text_loss else None
+    found["benchmark"] = taught.json() if taught is not None else None
     return found
+
+
+def accuracy(measured: Measured, point: Point) -> Value | None:
+    """On the held-out tasks, over items and seeds; None where it was not measured."""
+    return share(point.benchmark, measured.items) if point.benchmark and measured.items is not None else None
 
 
 def best_of_n_json(best: BestOfN) -> list[dict[str, Any]]:
@@ -271,7 +274,7 @@ def summarise(measured: Measured, *, wanted_kl: Sequence[float], unfinished: Seq
         "prompts": measured.bootstrap.prompts,
         "largest": measured.largest,
         "independent": measured.independent,
-        "points": [point_json(point, measured.bootstrap) for point in measured.points],
+        "points": [point_json(point, measured) for point in measured.points],
         "best_of_n": {best.base: best_of_n_json(best) for best in measured.best_of_n},
         "prompts_of_best_of_n": len(measured.prompts_of_best_of_n),
         "fits": fits,

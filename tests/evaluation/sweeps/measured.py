@@ -12,6 +12,7 @@ from rlhf.evaluation.sweeps.summary import BestOfN, Measured
 from rlhf.evaluation.winrate import Bootstrap
 
 PROMPTS = 300
+ITEMS = 1000  # of the held-out tasks
 NOISE = np.random.default_rng(0).normal(size=PROMPTS) * 0.05
 SFT = 0.5
 KLS = {0.0: 40.0, 0.05: 4.0, 0.2: 1.0, 0.8: 0.3}  # by coefficient
@@ -34,8 +35,8 @@ def point(method: str, judge: list[float], kl: float, base: str = "m", label: st
         "wins_largest": tuple((array > SFT + NOISE) * 0.8 + 0.1 for array in arrays),
     }
     taught = more.pop("benchmark", None)
-    per_seed = {} if taught is None else {"benchmark": tuple(taught for _ in judge)}
-    return Point(label or method, method, base, more.pop("parameters", 10), per_prompt, per_seed, **more)
+    right = () if taught is None else tuple((np.arange(ITEMS) < round(taught * ITEMS)).astype(float) for _ in judge)
+    return Point(label or method, method, base, more.pop("parameters", 10), per_prompt, benchmark=right, **more)
 
 
 def study(*, base: str = "m", parameters: int = 10) -> Measured:
@@ -92,6 +93,7 @@ def study(*, base: str = "m", parameters: int = 10) -> Measured:
         ptx_curves=(("ppo KL 0.2", "ppo-ptx ptx 3", "ppo-ptx ptx 30"),),
         best_of_n=(best,),
         bootstrap=Bootstrap(PROMPTS, samples=200, seed=0),
+        items=Bootstrap(ITEMS, samples=200, seed=0),
         judge="gold",
         units={"judge": "gold score (0 to 1)", "proxy": "reward-model score"},
         largest=base,
@@ -115,6 +117,7 @@ def sizes() -> Measured:
         ptx_curves=(("s ppo", "s ptx"), ("l ppo", "l ptx")),
         best_of_n=(),
         bootstrap=Bootstrap(PROMPTS, samples=200, seed=0),
+        items=Bootstrap(ITEMS, samples=200, seed=0),
         judge="gold",
         units={"judge": "gold score (0 to 1)", "proxy": "reward-model score"},
         largest="l",

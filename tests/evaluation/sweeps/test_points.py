@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhf.evaluation.sweeps.points import difference, share, share_of_seeds, value, value_of_seeds
+from rlhf.evaluation.sweeps.points import difference, share, value, value_of_seeds
 from rlhf.evaluation.winrate import Bootstrap
 
 BOOTSTRAP = Bootstrap(200, samples=2000, seed=0)
@@ -68,4 +68,3 @@ def test_the_luck_of_both_sides_seeds_adds_in_quadrature() -> None:
 def test_a_share_stays_between_0_and_1() -> None:
     assert value([np.full(200, 0.2), np.full(200, 0.9)], BOOTSTRAP).low < 0
     assert share([np.full(200, 0.2), np.full(200, 0.9)], BOOTSTRAP).ci == [0, 1]
-    assert share_of_seeds([0.99, 0.9]).high == 1
