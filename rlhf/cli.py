@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rlhf import __version__
+from rlhf import __version__, distributed
 from rlhf.config import Config, DataSourceName, StageName
 from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
@@ -100,6 +100,8 @@ def main() -> NoReturn:
     except BrokenPipeError:  # | head
         _print_no_more()
         status = 0
+    if status == 0:
+        distributed.done()
     sys.exit(status)
 
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from rlhf import distributed
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.stopping import INTERRUPTED, SAME_WISH_S, handling, terminate_as_interrupt
@@ -130,3 +131,4 @@ def _rank(config: Config, swept: tuple[str, ...], folder: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+    distributed.done()

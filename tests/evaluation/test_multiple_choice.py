@@ -87,3 +87,4 @@ if __name__ == "__main__":
     tiny = sys.argv[1]
     for sums in option_logprobs(load_causal_lm(tiny, ModelConfig()), load_tokenizer(tiny), ITEMS):
         print(*sums)
+    distributed.done()

@@ -108,7 +108,9 @@ def test_a_trained_reward_model_scores_words_by_their_utilities(tmp_path: Path) 
     template = ChatTemplate(models.load_tokenizer(base))
     prompt_ids = template.prompt_ids(prompt("say a word"))
     scores = models.sequence_scores(model, [prompt_ids + template.response_ids(word) for word in words])
-    assert correlation(scores, torch.tensor([utilities[word] for word in words])) > 0.99
+    # Seeds 0, 1 and 2 end at 0.986, 0.994 and 0.996 on one machine, and another rounds its way elsewhere; with a third
+    # epochs leaves 0.83 to 0.93.
+    assert correlation(scores, torch.tensor([utilities[word] for word in words])) > 0.97
 
 
 def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: Path) -> None:
