@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
-SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --durations=10
 
 .PHONY: demo test test-slow test-vllm lint bench figures optimum base-models clean
 

@@ -105,7 +105,7 @@ def main() -> None:
     for dtype in ("float32", "bfloat16"):
         for ranks in (1, 2, 4):
             for stage in (0, 1, 2, 3) if ranks > 1 else (0,):
-                said = run_ranks(ranks, ["-m", "tests.benchmarks.zero_memory", "--rank-of", str(stage), dtype])
+                said = run_ranks(ranks, "tests.benchmarks.zero_memory", "--rank-of", str(stage), dtype)
                 found = [json.loads(text.split("MEASURED ")[1].splitlines()[0]) for text in said]
                 worst = {name: max(row[name] for row in found) for name in found[0]}
                 weights, gradients, optimizer = formula(stage, ranks, dtype)

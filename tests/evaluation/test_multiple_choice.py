@@ -73,7 +73,7 @@ def test_an_item_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path)
     own = option_logprobs(load_causal_lm(path, ModelConfig()), load_tokenizer(path), ITEMS)
-    for said in run_ranks(2, ["-m", "tests.evaluation.test_multiple_choice", path]):
+    for said in run_ranks(2, "tests.evaluation.test_multiple_choice", path):
         found = [[float(number) for number in line.split()] for line in said.strip().splitlines()[-len(ITEMS) :]]
         for ours, theirs in zip(own, found, strict=True):
             assert theirs == pytest.approx(ours, abs=1e-5)
@@ -87,4 +87,3 @@ if __name__ == "__main__":
     tiny = sys.argv[1]
     for sums in option_logprobs(load_causal_lm(tiny, ModelConfig()), load_tokenizer(tiny), ITEMS):
         print(*sums)
-    distributed.done()

@@ -17,4 +17,3 @@ if __name__ == "__main__":
     zero.PERSISTENT_NUMBERS = 0  # else nothing of a tiny model would be sharded
     distributed.join(config.launch.device, alone=config.zero.stage > 0)
     test_ppo.run(config, parents, folder, resume=resume)
-    distributed.done()

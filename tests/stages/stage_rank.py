@@ -38,4 +38,3 @@ if __name__ == "__main__":
     if distributed.is_main_process():
         rows = [{"step": step, **logged} for step, logged in context.tracker.logged]
         (context.folder.path / "logged.json").write_text(json.dumps({"rows": rows, "metrics": metrics}))
-    distributed.done()

@@ -446,7 +446,7 @@ def test_of_several_processes_one_asks_and_all_know(
     config = by_llm(server, tmp_path / "cache", JudgeName.gold)
     context = make_context(tmp_path / "compare", config, chosen, source())
     (tmp_path / "arguments").write_bytes(pickle.dumps(("compare", context, None)))
-    run_ranks(2, ["-m", "tests.stages.stage_rank", str(tmp_path / "arguments")])
+    run_ranks(2, "tests.stages.stage_rank", str(tmp_path / "arguments"))
     report = json.loads((tmp_path / "compare" / "report.json").read_text())
     assert report["llm_judge"]["requests"] == len(server.asked)
     assert len({json.dumps(body) for _, body, _ in server.asked}) == len(server.asked)

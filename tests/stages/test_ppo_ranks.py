@@ -62,7 +62,7 @@ def run_on(ranks: int, config: Config, models: dict[str, Path], folder: Path, *,
     folder.mkdir(parents=True, exist_ok=True)
     arguments = folder.with_suffix(".pickle")
     arguments.write_bytes(pickle.dumps((config, models, folder, resume)))
-    run_ranks(ranks, ["-m", "tests.stages.ppo_rank", str(arguments)])
+    run_ranks(ranks, "tests.stages.ppo_rank", str(arguments))
 
 
 def assert_same(one: Path, other: Path) -> None:

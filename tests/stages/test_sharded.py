@@ -63,7 +63,7 @@ def start(ranks: int, zero: int, stage: str, folder: Path, base: str, *, stop_at
     context.resume = resume
     arguments = folder / "arguments.pickle"
     arguments.write_bytes(pickle.dumps((stage, context, stop_at)))
-    run_ranks(ranks, ["-m", "tests.stages.stage_rank", str(arguments)])
+    run_ranks(ranks, "tests.stages.stage_rank", str(arguments))
     return Path(context.folder.path)
 
 
