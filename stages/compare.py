@@ -33,6 +33,7 @@ from rlhf.evaluation.curves import load_curves
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
 from rlhf.evaluation.llm_judge import Judged, LLMJudge, annotation_rows, usage_line
 from rlhf.evaluation.outputs import Output, answered
+from rlhf.evaluation.sweeps import claims_view
 from rlhf.models import load_reward_model
 from rlhf.tracking import json_line, json_value
 
@@ -76,7 +77,8 @@ def run(context: StageContext) -> dict[str, float]:
             # Losses a token compare only where the tokens are the same, which is where there is a KL.
             text_loss=given.text_loss if kl[name] is not None or KL_FROM not in candidates else None,
             about={**describe(candidates[name]), **given.about},
-            benchmarks=held_out.get(name, {}),
+            benchmarks=held_out[name].numbers if name in held_out else {},
+            right=held_out[name].right if name in held_out else (),
             verdicts={} if judged is None else {JudgeName.llm.value: judged.verdicts[name]},
         )
         for name, given in generated.items()
@@ -178,8 +180,8 @@ def _write(
     context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
-    for remark in (*judging_tables.sentences(report), *report["remarks"]):
-        print(remark)
+    for line in (*claims_view.lines(report["claims"]), *judging_tables.sentences(report), *report["remarks"]):
+        print(line)
     if "llm_judge" in report:
         print(usage_line(report["llm_judge"]))
     print(f"Report: {folder / 'report.html'}")

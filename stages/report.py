@@ -15,7 +15,7 @@ from rlhf.errors import UserError
 from rlhf.evaluation.answer_cache import AnswerCache
 from rlhf.evaluation.answering import usable_prompts
 from rlhf.evaluation.report import how_it_was_made
-from rlhf.evaluation.sweeps import page, plots, tables
+from rlhf.evaluation.sweeps import claims_view, page, plots, tables
 from rlhf.evaluation.sweeps.claims import chosen, claims, statement
 from rlhf.evaluation.sweeps.gather import Gathered, gather
 from rlhf.evaluation.sweeps.measure import Measurer, Study, study
@@ -146,9 +146,6 @@ def _write(context: StageContext, report: Mapping[str, Any], made: Study, prompt
     )
     write_text_atomic(folder / "report.html", html)
     print(f"\n{tables.terminal(report)}\n")
-    for claim in report["claims"]:
-        word = {True: "yes", False: "no", None: "open"}[claim["holds"]]
-        print(f"{claim['question']} {word}: {claim['answer']}")
-    for remark in report["remarks"]:
-        print(remark)
+    for line in (*claims_view.lines(report["claims"]), *report["remarks"]):
+        print(line)
     print(f"Report: {folder / 'report.html'}")

@@ -35,6 +35,14 @@ class Benchmark:
         return sum(1 / len(item.options) for item in self.items) / len(self.items)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What a candidate knows of the held-out tasks."""
+
+    numbers: dict[str, Any]  # by benchmark, as report.json has them; {} where none was asked for
+    right: tuple[float, ...] = ()  # of our own multiple choice, 1 for an item that it gets right, else 0
+
+
 def require(config: CompareConfig) -> None:
     """Raises UserError for what no candidate could be measured on, before any model loads."""
     if config.benchmark is not None:
@@ -101,15 +109,15 @@ def fingerprint(config: CompareConfig) -> dict[str, str]:
 
 def measure(
     paths: Mapping[str, str], benchmark: Benchmark | None, config: Config, cache: AnswerCache, folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Candidate -> benchmark -> its numbers; benchmark.jsonl in `folder` gets every item with what each one chose.
+) -> dict[str, HeldOut]:
+    """What each candidate knows, by name; benchmark.jsonl in `folder` gets every item with what each one chose.
 
     Candidates with the same model are measured once, and one whose likelihoods `cache` knows is not loaded.
     """
     if benchmark is None and not config.compare.lm_eval:
-        return {name: {} for name in paths}
+        return {name: HeldOut({}) for name in paths}
     logprobs: dict[str, list[list[float]]] = {}
-    measured: dict[str, dict[str, Any]] = {}
+    measured: dict[str, HeldOut] = {}
     for path in dict.fromkeys(paths.values()):
         logprobs[path], measured[path] = _measure(Model(path, config, cache), benchmark, config)
     if benchmark is not None and distributed.is_main_process():
@@ -118,22 +126,30 @@ def measure(
     return {name: measured[path] for name, path in paths.items()}
 
 
-def _measure(model: Model, benchmark: Benchmark | None, config: Config) -> tuple[list[list[float]], dict[str, Any]]:
+def _measure(model: Model, benchmark: Benchmark | None, config: Config) -> tuple[list[list[float]], HeldOut]:
     from rlhf.evaluation.multiple_choice import chosen
 
     logprobs: list[list[float]] = []
     measured: dict[str, Any] = {}
+    right: tuple[float, ...] = ()
     if benchmark is not None:
         logprobs = model.option_logprobs(benchmark.items)
-        measured[benchmark.name] = summary(benchmark.items, chosen(logprobs)) | {"chance": benchmark.chance}
+        choices = chosen(logprobs)
+        right = gets_right(benchmark.items, choices)
+        measured[benchmark.name] = summary(benchmark.items, choices) | {"chance": benchmark.chance}
     if config.compare.lm_eval:
         measured |= distributed.from_main(lambda: lm_eval.evaluate(model.causal_lm, model.tokenizer, config))
-    return logprobs, measured
+    return logprobs, HeldOut(measured, right)
+
+
+def gets_right(items: Sequence[MultipleChoice], choices: Sequence[int]) -> tuple[float, ...]:
+    """(items,): 1 where the choice is the right option's place, else 0."""
+    return tuple(float(choice == item.answer) for item, choice in zip(items, choices, strict=True))
 
 
 def summary(items: Sequence[MultipleChoice], choices: Sequence[int]) -> dict[str, Any]:
     """`accuracy` with its 95 % interval `ci` (Wilson's, which has a width at 0 and 1 too) over `n`, and by task."""
-    right = [choice == item.answer for item, choice in zip(items, choices, strict=True)]
+    right = gets_right(items, choices)
     tasks = by_task([item.task for item in items])
     return {
         **_accuracy(right),
@@ -141,10 +157,10 @@ def summary(items: Sequence[MultipleChoice], choices: Sequence[int]) -> dict[str
     }
 
 
-def _accuracy(right: Sequence[bool]) -> dict[str, Any]:
+def _accuracy(right: Sequence[float]) -> dict[str, Any]:
     from scipy.stats import binomtest
 
-    hits, count = sum(right), len(right)
+    hits, count = int(sum(right)), len(right)
     interval = binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
     return {"accuracy": hits / count, "ci": [float(interval.low), float(interval.high)], "n": count}
 

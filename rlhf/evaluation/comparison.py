@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from rlhf.evaluation import benchmark_tables, judging
+from rlhf.evaluation.candidate_points import measured_of
 from rlhf.evaluation.judges import Verdicts
+from rlhf.evaluation.sweeps.claims import claims
 from rlhf.evaluation.text_metrics import TITLES
 from rlhf.evaluation.winrate import Bootstrap, by_task, verdicts
 
@@ -31,6 +33,7 @@ class Answers:
     kl: list[float] | None  # log p(response) under the candidate minus under SFT, nats; None: not defined
     text_loss: float | None  # on held-out documents, nats a token; None: no documents, or another tokenizer
     benchmarks: dict[str, Any] = field(default_factory=dict)  # by name, as benchmarks.measure gives them
+    right: tuple[float, ...] = ()  # of the held-out tasks' items, 1 for one that it gets right, else 0
     about: Mapping[str, Any] = field(default_factory=dict)  # what else the report says of it: `candidates.describe`
     verdicts: dict[str, Verdicts] = field(default_factory=dict)  # by judge, of those that compare
 
@@ -102,6 +105,14 @@ def summarise(
             bootstrap=everything,
         ),
     }
+    report["claims"] = []
+    scored = next((judge for judge, unit in judges.items() if unit is not None), None)
+    if scored is not None:
+        unit = judges[scored] or ""
+        points = measured_of(
+            answers, scored, unit, tie_margin=tie_margin, bootstrap_samples=bootstrap_samples, seed=seed
+        )
+        report["claims"] = [claim.json() for claim in claims(points)] if points is not None else []
     report["statement"] = statement(report)
     report["remarks"] = remarks(report)
     return report

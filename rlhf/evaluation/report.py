@@ -22,6 +22,7 @@ from rlhf.evaluation.comparison import against_references, judge_title, ordered,
 from rlhf.evaluation.curves import Curves
 from rlhf.evaluation.llm_judge import usage_line
 from rlhf.evaluation.plots import Figure, figures, styles
+from rlhf.evaluation.sweeps import claims_view
 from rlhf.evaluation.text_metrics import TITLES
 
 _PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "deepspeed", "numpy")
@@ -165,6 +166,7 @@ def render(
         "<h1>Comparison of language models</h1>",
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
+        claims_view.html(report["claims"]),
         _table(report, colours),
         _references_table(report, colours),
         gallery(figures(report, curves)),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -227,3 +228,39 @@ def test_judges_that_score_and_that_compare_stand_side_by_side() -> None:
     assert header.index("win rate (gold)") < header.index("win rate (llm)") < header.index("gold score")
     assert header.count("score") == 1
     assert ppo.index("100.0 %") < ppo.index("0.0 % [") < ppo.index("0.900")
+
+
+def about(method: str, **coefficients: float) -> dict[str, Any]:
+    return {"method": method, "parameters": 1000, "kl_coef": None, "ptx_coef": None, **coefficients}
+
+
+def test_the_papers_questions_are_asked_of_models_whose_method_is_known() -> None:
+    known = {
+        "base": dataclasses.replace(BASE, about=about("base"), right=(1.0,) * 40),
+        "sft": dataclasses.replace(SFT, about=about("sft"), right=(1.0,) * 20 + (0.0,) * 20),
+        "ppo": dataclasses.replace(PPO, about=about("ppo", kl_coef=0.05, ptx_coef=0.0), right=(0.0, 1.0) * 20),
+    }
+    beats, keeps = compare(**known)["claims"]
+    assert (beats["question"], beats["holds"]) == ("Does PPO beat the SFT model?", True)
+    assert beats["answer"].startswith("ppo wins 75.0 % [")
+    assert (keeps["question"], keeps["holds"]) == (
+        "Does PPO keep what pretraining had taught, by held-out task accuracy?",
+        False,
+    )
+    assert keeps["answer"] == (
+        "The held-out task accuracy is 50.0 % with ppo; it is 100.0 % for the base model and 50.0 % for the SFT model."
+    )
+    assert compare(sft=SFT, ppo=PPO)["claims"] == []
+    by_llm = summarise(
+        {
+            name: dataclasses.replace(given, scores={}, verdicts={"llm": compared([0.5] * 4)})
+            for name, given in known.items()
+        },
+        TASKS,
+        baseline="sft",
+        judges={"llm": None},
+        tie_margin=0.0,
+        bootstrap_samples=50,
+        seed=0,
+    )
+    assert by_llm["claims"] == []

@@ -115,7 +115,11 @@ def test_the_chain_is_compared_and_everything_is_written(whole: Any) -> None:
     assert report["candidates"]["sft"]["kl"] == 0.0
     assert report["candidates"]["ppo"]["kl"] != 0.0
     assert set(report["candidates"]["ppo"]["tasks"]) == {"one", "two", "three"}
-    assert report["statement"] in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert report["statement"] in page
+    for claim in report["claims"]:
+        assert f"<td>{claim['question']}</td>" in page
+    assert "Does PPO beat the SFT model?" in {claim["question"] for claim in report["claims"]}
     assert metrics["compare/ppo_win_rate"] == report["candidates"]["ppo"]["win_rate"]
     assert context.tracker.logged == [(0, metrics)]
 

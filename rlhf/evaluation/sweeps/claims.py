@@ -15,18 +15,12 @@ import numpy as np
 from rlhf.evaluation.sweeps.points import Point, Value, difference, share, value_of_seeds
 from rlhf.evaluation.sweeps.summary import Measured, at_equal_kl, by_size, compare_points, mean_kl, rl_fit
 
-_WORDS = {True: "Yes", False: "No", None: "Open"}
-
 
 @dataclass(frozen=True)
 class Claim:
     question: str
     holds: bool | None  # None: the numbers do not tell
     answer: str  # a sentence with the numbers
-
-    @property
-    def word(self) -> str:
-        return _WORDS[self.holds]
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,6 +34,7 @@ def claims(measured: Measured, wanted_kl: Sequence[float] = ()) -> list[Claim]:
         _small_beats_large_base,
         _overoptimised,
         lambda m: _beats_best_of_n(m, wanted_kl),
+        _keeps,
         _ptx_wins_back,
         _ptx_costs,
         _kl_wins_back,
@@ -70,8 +65,9 @@ def chosen(measured: Measured, base: str, method: str) -> Point | None:
     shared = [point for point in by_size(measured).get(method, []) if point.base == base]
     if len(measured.bases) > 1 and shared:
         return shared[0]
-    points = measured.find(method, base)
-    return max(points, key=lambda p: float(np.mean(p.per_prompt["wins_sft"])), default=None)
+    # Wins against one model, or without it scores; points of one size have either all of them or none.
+    by = "wins_sft" if measured.find("sft", base) else "judge"
+    return max(measured.find(method, base), key=lambda p: float(np.mean(p.per_prompt[by])), default=None)
 
 
 def _ppo_beats_sft(measured: Measured) -> list[Claim]:
@@ -79,7 +75,7 @@ def _ppo_beats_sft(measured: Measured) -> list[Claim]:
     for base in measured.bases:
         for method in ("ppo", "ppo-ptx"):
             point = chosen(measured, base, method)
-            if point is None:
+            if point is None or not measured.find("sft", base):
                 continue
             rate = share(point.per_prompt["wins_sft"], measured.bootstrap)
             count = len(measured.find(method, base))
@@ -149,7 +145,7 @@ def _overoptimised(measured: Measured) -> list[Claim]:
         lost = compare_points(measured, furthest, best)
         if len(points) < 3 or lost is None or proxy is None:
             continue
-        fit = rl_fit(measured, labels, "judge")
+        fit = rl_fit(measured, labels, "judge") if measured.find("sft", furthest.base) else None
         at = ""
         if fit is not None and fit.peak_kl is not None:
             bounds = "" if fit.peak_kl_ci is None else f" [{fit.peak_kl_ci[0]:.2g}, {fit.peak_kl_ci[1]:.2g}]"
@@ -229,6 +225,29 @@ class _Taught:
         return _side(Value(gain, gain - half, gain + half, ours.seeds))
 
 
+def _keeps(measured: Measured) -> list[Claim]:
+    """The paper's alignment tax: what fine-tuning costs of what pretraining had taught."""
+    found = []
+    taught = _Taught(measured)
+    for base in measured.bases:
+        start, sft = measured.find("base", base)[:1], measured.find("sft", base)[:1]
+        for method in ("ppo", "ppo-ptx"):
+            point = chosen(measured, base, method)
+            if point is None or None in map(taught.of, (*start, *sft, point)) or not start:
+                continue
+            less = taught.more(start[0], point)
+            between = "".join(f" and {taught.show(one)} for the SFT model" for one in sft)
+            found.append(
+                Claim(
+                    f"Does {_name(method)} keep what pretraining had taught, by {taught.name}{_of(measured, base)}?",
+                    None if less is None else not less,
+                    f"The {taught.name} is {taught.show(point)} with {point.label}; it is {taught.show(start[0])} for "
+                    f"the base model{between}.",
+                )
+            )
+    return found
+
+
 def _ptx_lines(measured: Measured, taught: _Taught) -> list[tuple[Point, Point, Point]]:
     """Of each size whose ptx coefficient was swept from 0: base, PPO without ptx, and with what keeps most."""
     found = []
@@ -278,8 +297,8 @@ def _kl_wins_back(measured: Measured) -> list[Claim]:
     taught = _Taught(measured)
     for labels in measured.kl_curves:
         points = [measured.point(label) for label in labels]
-        base, sft = measured.find("base", points[0].base)[:1], measured.sft(points[0].base)
-        if points[0].method != "ppo" or not base or None in map(taught.of, (*points, *base, sft)):
+        base, sft = (measured.find(method, points[0].base)[:1] for method in ("base", "sft"))
+        if points[0].method != "ppo" or not base or None in map(taught.of, (*points, *base, *sft)):
             continue
         best = taught.most(points)
         short = taught.more(base[0], best)
@@ -287,8 +306,9 @@ def _kl_wins_back(measured: Measured) -> list[Claim]:
             Claim(
                 f"Does raising the KL coefficient win it back{_of(measured, points[0].base)}?",
                 None if short is None else not short,
-                f"The best {taught.name} of {len(points)} coefficients is {taught.show(best)}, with {best.label} (the "
-                f"SFT model: {taught.show(sft)}); the base model's is {taught.show(base[0])}.",
+                f"The best {taught.name} of {len(points)} coefficients is {taught.show(best)}, with {best.label}; "
+                f"{''.join(f'the SFT model has {taught.show(one)}, ' for one in sft)}the base model "
+                f"{taught.show(base[0])}.",
             )
         )
     return found

@@ -19,7 +19,7 @@ from rlhf.data.records import DataSource, Prompt
 from rlhf.evaluation import best_of_n
 from rlhf.evaluation.answer_cache import AnswerCache
 from rlhf.evaluation.answering import Generated, Model, answer, answer_few_shot
-from rlhf.evaluation.benchmarks import benchmark_of
+from rlhf.evaluation.benchmarks import benchmark_of, gets_right
 from rlhf.evaluation.best_of import Scorer, sample_many
 from rlhf.evaluation.candidates import FEW_SHOT, parameters
 from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
@@ -153,8 +153,7 @@ class Measurer:
         if self._benchmark is None:
             return None
         items = self._benchmark.items
-        choices = chosen(Model(path, self.config, self._cache).option_logprobs(items))
-        return np.array([float(choice == item.answer) for choice, item in zip(choices, items, strict=True)])
+        return np.array(gets_right(items, chosen(Model(path, self.config, self._cache).option_logprobs(items))))
 
 
 def bootstrap(prompts: int, config: Config) -> Bootstrap:
@@ -186,16 +185,16 @@ def study(gathered: Gathered, measurer: Measurer) -> Study:
         paths.setdefault(label, path)
         about.setdefault(label, {"method": method, "base": base, **more})
 
-    total = len(gathered.bases) + sum(len(families(gathered, base)) for base in gathered.bases)
+    starts_of = {base: families(gathered, base) for base in gathered.bases}
+    total = len(gathered.bases) + sum(map(len, starts_of.values())) + len(gathered.policies)
     order = itertools.count(1)
-    total += len(gathered.policies)
 
     def numbered(name: str) -> str:
         return f"{next(order)} of {total}: {name}"
 
     for base, path in gathered.bases.items():
         before = f"{base} " if several else ""
-        starts = families(gathered, base)
+        starts = starts_of[base]
         add(f"{before}base", "base", base, str(path), measurer.model(str(path), numbered(f"{before}base"), starts[0]))
         if config.report.few_shot:
             shown = measurer.few_shot(str(path), f"{before}{FEW_SHOT}", starts[0], config.report.few_shot)
@@ -212,23 +211,20 @@ def study(gathered: Gathered, measurer: Measurer) -> Study:
             jobs = tuple(policy.job for policy in setting.policies)
             add(label, setting.method, setting.base, str(policy.model), made, jobs=jobs, **coefficients)
 
-    starts_of = {base: [start.reference for start in families(gathered, base)] for base in gathered.bases}
     largest = list(gathered.bases)[-1]
     sft = {base: answers[f"{base} sft" if several else "sft"] for base in gathered.bases}
     settings = {setting.label(base=several): setting for setting in gathered.settings}
     weights = {base: parameters(str(path)) for base, path in gathered.bases.items()}
     points = []
     for label, seeds in answers.items():
-        own = sft[about[label]["base"]]
-        references = _references(settings.get(label), starts_of[about[label]["base"]], own, len(seeds))
-        points.append(
-            _point(label, about[label], seeds, references, sft[largest][0], measurer, weights[about[label]["base"]])
-        )
+        base = about[label]["base"]
+        references = _references(settings.get(label), starts_of[base], sft[base], len(seeds))
+        points.append(_point(label, about[label], seeds, references, sft[largest][0], measurer, weights[base]))
     some = min(config.report.best_of_prompts, len(measurer.prompts)) if config.report.best_of else 0
     best = [
-        measurer.best_of_n(base, families(gathered, base)[0], config.report.best_of, some, sft[base][0])
-        for base in gathered.bases
-        if some and families(gathered, base)[0].reward_model is not None
+        measurer.best_of_n(base, starts[0], config.report.best_of, some, sft[base][0])
+        for base, starts in starts_of.items()
+        if some and starts[0].reward_model is not None
     ]
     measured = Measured(
         points=tuple(points),
@@ -249,11 +245,14 @@ def study(gathered: Gathered, measurer: Measurer) -> Study:
     return Study(measured, {label: seeds[0] for label, seeds in answers.items()}, paths)
 
 
-def _references(setting: Setting | None, starts: Sequence[str], sft: Sequence[Answered], seeds: int) -> list[Answered]:
+def _references(
+    setting: Setting | None, starts: Sequence[Family], sft: Sequence[Answered], seeds: int
+) -> list[Answered]:
     """The SFT model that each seed started from; of base and SFT models themselves the first, and their own."""
     if setting is None:
         return list(sft) if seeds == len(sft) else [sft[0]] * seeds
-    return [sft[starts.index(str(policy.reference))] for policy in setting.policies]
+    order = [start.reference for start in starts]
+    return [sft[order.index(str(policy.reference))] for policy in setting.policies]
 
 
 def _labels(gathered: Gathered, along: str, several: bool) -> tuple[tuple[str, ...], ...]:

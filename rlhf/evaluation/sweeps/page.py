@@ -8,6 +8,7 @@ from typing import Any
 
 from rlhf.evaluation.plots import Figure, styles
 from rlhf.evaluation.report import Made, colour_key, gallery, method_html, page, samples_html
+from rlhf.evaluation.sweeps import claims_view
 from rlhf.evaluation.sweeps.plots import METHODS, method_title
 
 DEFINITIONS = {
@@ -30,10 +31,6 @@ DEFINITIONS = {
     "yes, no, open": "yes where the 95 % interval lies wholly on the question's side, no where wholly on the other, "
     "open where it holds both; of many questions one in twenty is answered wrongly by chance",
 }
-_MORE_STYLE = (
-    "<style>.claims td { text-align: left; white-space: normal; vertical-align: top; } "
-    ".claims td:nth-child(2) { font-weight: 600; } .claims td:first-child { min-width: 14em; }</style>"
-)
 
 
 def render(
@@ -52,11 +49,10 @@ def render(
     names = _names(responses)
     baseline = next((name for name in names if name.split()[-1] == "sft"), names[0] if names else "")
     parts = [
-        _MORE_STYLE,
         "<h1>What the sweep found</h1>",
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
-        _claims(report),
+        claims_view.html(report["claims"]),
         "<h2>Every setting</h2>",
         _points(report, colour),
         gallery(drawn),
@@ -79,12 +75,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "")
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     shown = f' class="{kind}"' if kind else ""
     return f'<div class="scroll"><table{shown}><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _claims(report: Mapping[str, Any]) -> str:
-    words = {True: "yes", False: "no", None: "open"}
-    rows = [[escape(c["question"]), words[c["holds"]], escape(c["answer"])] for c in report["claims"]]
-    return _table(["question", "", "what was measured"], rows, "claims") if rows else ""
 
 
 def shown(found: Mapping[str, Any] | None, digits: int = 3, scale: float = 1.0, unit: str = "") -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlhf.evaluation.overoptimisation import Fit
 from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
-from rlhf.evaluation.sweeps.points import Point, Value, share, value, value_of_seeds
+from rlhf.evaluation.sweeps.points import Point, Value, share, size_title, value, value_of_seeds
 from rlhf.evaluation.sweeps.summary import BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
 
 if TYPE_CHECKING:
@@ -105,20 +105,13 @@ def _figure_one(measured: Measured, looks: Mapping[str, Style]) -> list[Figure]:
             axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method_title(method))
         axes.set_xscale("log")
         ticks = sorted({float(p.parameters or 0) for points in sizes.values() for p in points})
-        axes.set_xticks(ticks, [_count(tick) for tick in ticks])
+        axes.set_xticks(ticks, [size_title(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("weights")
         axes.set_ylabel("win rate (% of prompts)")
         axes.set_ylim(0, 100)
         _legend(axes, [method_title(method) for method in sizes])
         return [finish()]
-
-
-def _count(number: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:g}"
 
 
 def win_rates(measured: Measured, looks: Mapping[str, Style]) -> Figure:

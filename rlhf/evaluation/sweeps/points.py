@@ -40,6 +40,14 @@ class Point:
         return np.mean(arrays, axis=0) if arrays else None
 
 
+def size_title(parameters: float) -> str:
+    """As 1.3B or 936k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{unit}"
+    return f"{parameters:g}"
+
+
 @dataclass(frozen=True)
 class Value:
     """A mean and its 95 % interval."""

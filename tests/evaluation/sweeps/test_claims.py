@@ -19,6 +19,8 @@ def test_a_study_whose_answers_are_known() -> None:
         "Does PPO-ptx beat the SFT model?": True,
         "Is the reward model over-optimised by PPO?": True,
         "Does PPO beat best-of-n at equal KL?": True,
+        "Does PPO keep what pretraining had taught, by held-out task accuracy?": False,
+        "Does PPO-ptx keep what pretraining had taught, by held-out task accuracy?": False,
         "Does ptx win back what pretraining had taught, by held-out task accuracy?": True,
         "Does that cost any of the gold score?": True,
         "Does raising the KL coefficient win it back?": False,
@@ -30,6 +32,11 @@ def test_a_study_whose_answers_are_known() -> None:
     )
     assert (
         "96 % of what was lost" in answers["Does ptx win back what pretraining had taught, by held-out task accuracy?"]
+    )
+    assert (
+        answers["Does PPO keep what pretraining had taught, by held-out task accuracy?"]
+        == "The held-out task accuracy is 40.0 % with ppo KL 0; it is 90.0 % for the base model and 50.0 % for the "
+        "SFT model."
     )
     assert "peaks at 7.4 nats" in answers["Is the reward model over-optimised by PPO?"]
 
@@ -65,7 +72,7 @@ def test_statement_begins_with_the_first_answer() -> None:
     found = claims(study())
     said = statement(study(), found)
     assert said.startswith("ppo KL 0")
-    assert said.endswith("of 7 questions 6 are answered yes, 1 no.")
+    assert said.endswith("of 9 questions 6 are answered yes, 3 no.")
     assert statement(study(), []) == "Nothing was trained that could be compared."
     assert np.isfinite(len(said))
 
