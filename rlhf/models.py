@@ -531,6 +531,8 @@ def save_model(
 
     plain = unwrap_lora(model)
     state = dict(state_dict) if state_dict is not None else merged_state_dict(model)
+    # save_pretrained knows a tied weight by its memory, which copies and casts do not share.
+    state = {name: t for name, t in state.items() if plain.all_tied_weights_keys.get(name) not in state}
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
     pad_token, padding_side = tokenizer.pad_token, tokenizer.padding_side

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlhf import models
@@ -106,6 +107,20 @@ def test_more_embedding_rows_than_tokens_are_fine_and_fewer_are_refused(tmp_path
         models.load_causal_lm(short, ModelConfig())
     with pytest.raises(UserError, match="embedding rows"):
         models.load_reward_model(short, ModelConfig())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_copies_of_tied_weights_are_stored_once(tmp_path: Path, architecture: str) -> None:
+    """A trainer hands over copies, which share no memory, and perhaps of another dtype."""
+    path = save_tiny_model(tmp_path / "base", architecture, tied=True)
+    model, tokenizer = models.load_causal_lm(path, ModelConfig()), models.load_tokenizer(path)
+    copies = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    models.save_model(model, tokenizer, tmp_path / "saved", state_dict=copies, dtype=torch.bfloat16)
+    stored, given = (load_file(folder / "model.safetensors") for folder in (tmp_path / "saved", tmp_path / "base"))
+    assert stored.keys() == given.keys()
+    again = models.load_causal_lm(str(tmp_path / "saved"), ModelConfig())
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight.to(torch.bfloat16), copies[name].to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -23,14 +23,20 @@ def measured_of(
 ) -> Measured | None:
     """The base, SFT and PPO models among the candidates, by size; None where there are fewer than two of them.
 
-    Models with as many parameters are of one size. judge: one that scores, unit: of its scores.
+    Models whose weights differ by 2 % at most, as by an added token, are of one size.
+    judge: one that scores; unit: of its scores.
     """
     about = {name: given.about for name, given in answers.items()}
     named = [name for name in answers if about[name].get("method") in METHODS and about[name].get("parameters")]
-    named.sort(key=lambda name: (about[name]["parameters"], METHODS.index(about[name]["method"])))
+    named.sort(key=lambda name: about[name]["parameters"])
     if len(named) < 2:
         return None
-    points = [_point(name, answers[name], judge, size_title(about[name]["parameters"])) for name in named]
+    sizes: dict[str, int] = {}
+    for name in named:
+        weights, last = about[name]["parameters"], max(sizes.values(), default=0)
+        sizes[name] = last if weights <= 1.02 * last else weights
+    named.sort(key=lambda name: (sizes[name], METHODS.index(about[name]["method"])))
+    points = [_point(name, answers[name], judge, size_title(sizes[name])) for name in named]
     sft = {point.base: point for point in reversed(points) if point.method == "sft"}
     points = [_with_wins(point, sft.get(point.base), tie_margin) for point in points]
     items = {len(right) for point in points for right in point.benchmark}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -95,7 +94,7 @@ def describe(candidate: Candidate) -> dict[str, Any]:
     """What report.json says of a candidate beside its scores.
 
     method:            base, base-few-shot, sft, ppo, ppo-ptx, best-of-n, outputs or other.
-    parameters:        numbers in the model's files, tied ones once; None for outputs, and without safetensors at hand.
+    parameters:        weights by the model's config, tied ones once; None for outputs, and without a config at hand.
     kl_coef, ptx_coef: that PPO trained it with; None where this project did not.
     seed:              of the stage that made the model; None where none of ours did.
     """
@@ -130,20 +129,14 @@ def _method(candidate: Candidate, manifest: Mapping[str, Any], ppo: Mapping[str,
 
 
 def parameters(path: str) -> int | None:
-    """Numbers in a model's safetensors files, read from their headers; of a hub id, from what was downloaded."""
-    from safetensors import safe_open
+    """Weights of a causal language model by its config, tied ones once; None where none is at hand or known."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = Path(path)
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        config = try_to_load_from_cache(path, "config.json")
-        if not isinstance(config, str):
-            return None
-        folder = Path(config).parent
-    files = list(folder.glob("model*.safetensors"))
-    total = 0
-    for file in files:
-        with safe_open(file, framework="numpy") as opened:
-            total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
-    return total if files else None
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError):  # no such folder or download, an architecture that transformers has not
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())

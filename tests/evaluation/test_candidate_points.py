@@ -67,6 +67,17 @@ def test_a_small_policy_is_held_against_the_large_base() -> None:
     }
 
 
+def test_an_added_token_makes_no_size_of_its_own() -> None:
+    grown = chain(M, 0.5)
+    grown["sft"] = model("sft", M + 128, 0.5, 0.6)
+    assert found(**grown) == {"Does PPO beat the SFT model?": True, KEEPS: False}
+    grown["base"] = model("base", M + 100_000, 0.1, 0.9)
+    assert set(found(**grown)) == {
+        "Does PPO beat the SFT model (940k)?",
+        "Does the small PPO (940k) beat the base model of 1.04M?",
+    }
+
+
 def test_coefficients_among_the_candidates_make_their_curves() -> None:
     candidates = chain(M, 0.5) | {
         "far": model("ppo", M, 0.3, 0.5, kl_coef=0.0, ptx_coef=0.0, kl=30.0, proxy=2.0),

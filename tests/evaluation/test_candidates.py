@@ -95,18 +95,10 @@ def test_other_candidates_are_described_by_where_their_model_comes_from(tmp_path
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_parameters_are_counted_from_the_files_tied_ones_once(tmp_path: Path, tied: bool) -> None:
-    path = save_tiny_model(tmp_path, tied=tied)
+def test_parameters_are_the_weights_of_the_model_tied_ones_once(tmp_path: Path, tied: bool) -> None:
+    path = save_tiny_model(tmp_path / "tiny", tied=tied)
     model = AutoModelForCausalLM.from_pretrained(path)
     assert parameters(path) == sum(parameter.numel() for parameter in model.parameters())
-
-
-def test_parameters_of_several_files_are_added_and_without_safetensors_unknown(tmp_path: Path) -> None:
-    whole = save_tiny_model(tmp_path / "whole")
-    model = AutoModelForCausalLM.from_pretrained(whole)
-    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
-    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
-    assert parameters(str(tmp_path / "parts")) == parameters(whole)
-    (tmp_path / "whole" / "model.safetensors").unlink()
-    assert parameters(whole) is None
+    (tmp_path / "tiny" / "config.json").write_text('{"model_type": "nobody_has_this"}')
+    assert parameters(path) is None
     assert parameters("nobody/has-this-model") is None
