@@ -36,7 +36,8 @@ Commands
   python -m rlhf stage=sft model=gpt2 data=alpaca data.path=alpaca.json run.name=gpt2        one stage
   python -m rlhf stage=ppo ppo.kl.coef=0.1 run.name=kl0.1 run.parents=runs/demo              from another run's models
   python -m rlhf stage=ppo ppo.policy=PATH ppo.reward_model=PATH run.name=mine               from any models
-  python -m rlhf -m stage=ppo ppo.kl.coef=0,0.02,0.1 seed=1,2                    a sweep: six jobs, one comparison
+  python -m rlhf -m +sweep=kl                           a sweep: six KL coefficients, three seeds, one report
+  python -m rlhf -m stage=ppo ppo.kl.coef=0,0.02,0.1 ppo.seed=1,2                a sweep of one's own: six jobs
   python -m rlhf +recipe=instructgpt_1p3b run.name=paper                         a paper's numbers
   python -m rlhf +debug=tiny run.name=try                                        anything, shrunk to seconds
 
@@ -47,6 +48,7 @@ Stages (stage=...)
   reward      a reward model from ranked completions
   ppo         PPO against the reward model, with a KL penalty towards the SFT model
   compare     win rates with confidence intervals, a table and report.html
+  report      what the run's sweeps found: what holds in words, tables, score against KL, win rates by size
   label       a page on which people rank responses; their rankings train, their verdicts compare
   data        what is in the data: rows, lengths in tokens, duplicates, examples with what is learned marked
   self_instruct  a data set of instructions, grown from seed tasks with a model

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlhf import __version__, cli, compose
+from rlhf.config import StageName
 from rlhf.config_keys import all_keys
 from tests.fake_stages import World, world
 
@@ -85,8 +86,9 @@ def test_help_names_every_group_option_stage_and_where_output_goes() -> None:
     for group, options in compose.groups().items():
         assert f"{group}=" in text
         assert [option for option in options if option not in words] == []
-    for word in ("pretrain", "sft", "reward", "ppo", "compare", "report.html", "manifest.json", "--version"):
+    for word in ("report.html", "manifest.json", "--version"):
         assert word in text
+    assert [stage for stage in StageName if f"\n  {stage.value} " not in text] == []
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
