@@ -15,6 +15,7 @@ from rlhf.evaluation import best_of_n
 from rlhf.evaluation.answer_cache import AnswerCache, sha256
 from rlhf.evaluation.answering import Generated, Model, identity, scored_sequences
 from rlhf.evaluation.judges import RewardModelJudge
+from rlhf.tracking import progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +56,8 @@ def sample_many(
     model = Model(path, config, cache)
     prompt_ids = [model.template.prompt_ids(prompt) for prompt in prompts]
     draws = []
-    for draw in range(count):
+    bars = config.tracker.progress
+    for draw in progress(range(count), f"{count} samples a prompt", "sample", bars, leave=False):
         response_ids = model.sample(prompt_ids, f"sample {draw + 1} of {count}", draw=draw)
         read = [model.response(ids) for ids in response_ids]
         draws.append(
@@ -71,7 +73,8 @@ def sample_many(
         )
     del model  # one in memory at a time
     scorer = Scorer(reward_model, config, cache)
-    return Samples(draws, [scorer.scores(draw, prompts) for draw in draws])
+    scored = progress(draws, "reward-model scores", "sample", bars, leave=False)
+    return Samples(draws, [scorer.scores(draw, prompts) for draw in scored])
 
 
 class Scorer:
