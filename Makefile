@@ -32,11 +32,11 @@ optimum: $(STAMP)
 	$(RUN) tests/benchmarks/optimum.py
 
 # The paper's figure 1 and the ablations of its appendix E on the sandbox: runs/figures/report/report.html. The middle size
-# of the first sweep has the second one's coefficient of 0.05 and the third one's of 0 and 27.8.
+# of the first sweep has the second one's coefficient of 0.2 and the third one's of 0 and 27.8.
 FIGURES := OMP_NUM_THREADS=1 $(RUN) -m rlhf -m run.name=figures launch.threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 figures: $(STAMP)
 	$(FIGURES) +sweep=sizes
-	$(FIGURES) +sweep=kl ppo.kl.coef=0,0.02,0.1,0.2,0.5
+	$(FIGURES) +sweep=kl ppo.kl.coef=0,0.02,0.05,0.1,0.5
 	$(FIGURES) +sweep=ptx ppo.ptx.coef=0.3,3,100
 
 # Ours beside TRL 1.12, which gets an environment of its own; nothing else may run meanwhile.

@@ -256,7 +256,8 @@ def _references(
 
 
 def _labels(gathered: Gathered, along: str, several: bool) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(setting.label(base=several) for setting in curve) for curve in gathered.curves(along))
+    curves = sorted(gathered.curves(along), key=lambda curve: list(gathered.bases).index(curve[0].base))
+    return tuple(tuple(setting.label(base=several) for setting in curve) for curve in curves)
 
 
 def _point(
