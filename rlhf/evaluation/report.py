@@ -71,7 +71,7 @@ _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 24px 16px 64px; }
+main { max-width: 1140px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 1.15rem; margin: 0 0 8px; color: #555; font-weight: 600; }
 h2 { font-size: 1.3rem; margin: 48px 0 12px; padding-top: 12px; border-top: 1px solid #ddd; }
 h3 { font-size: 1.05rem; margin: 28px 0 8px; }

@@ -8,7 +8,7 @@ from typing import Any
 
 _WORDS = {True: "yes", False: "no", None: "open"}
 _STYLE = (
-    "<style>.claims td { text-align: left; white-space: normal; vertical-align: top; } "
+    "<style>.claims :is(td, th) { text-align: left; white-space: normal; vertical-align: top; } "
     ".claims td:nth-child(2) { font-weight: 600; } .claims td:first-child { min-width: 14em; }</style>"
 )
 
