@@ -98,8 +98,9 @@ def test_a_trained_reward_model_scores_words_by_their_utilities(tmp_path: Path) 
         train_rankings=word_rankings(words, utilities, 1200, rng),
         held_out_rankings=word_rankings(words, utilities, 20, rng),
     )
+    # Enough for every seed: 0 and 1 end at 0.996 and 0.998, after half as many epochs at 0.986 and 0.994.
     config = config_for(
-        base, epochs=12, batch_size=16, micro_batch_size_per_device=16, optim=OptimConfig(lr=2e-3, min_lr_ratio=0.0)
+        base, epochs=24, batch_size=16, micro_batch_size_per_device=16, optim=OptimConfig(lr=2e-3, min_lr_ratio=0.0)
     )
     context = make_context(tmp_path / "reward", config, {"policy": base}, data)
     stage.run(context)
@@ -108,9 +109,7 @@ def test_a_trained_reward_model_scores_words_by_their_utilities(tmp_path: Path) 
     template = ChatTemplate(models.load_tokenizer(base))
     prompt_ids = template.prompt_ids(prompt("say a word"))
     scores = models.sequence_scores(model, [prompt_ids + template.response_ids(word) for word in words])
-    # Seeds 0, 1 and 2 end at 0.986, 0.994 and 0.996 on one machine, and another rounds its way elsewhere; with a third
-    # epochs leaves 0.83 to 0.93.
-    assert correlation(scores, torch.tensor([utilities[word] for word in words])) > 0.97
+    assert correlation(scores, torch.tensor([utilities[word] for word in words])) > 0.99
 
 
 def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: Path) -> None:
