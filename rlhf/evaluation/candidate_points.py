@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlhf.evaluation.sweeps.points import PerPrompt, Point, size_title
-from rlhf.evaluation.sweeps.summary import Measured
+from rlhf.evaluation.sweeps.summary import METHODS, Measured
 from rlhf.evaluation.winrate import Bootstrap, verdicts
 
 if TYPE_CHECKING:
     from rlhf.evaluation.comparison import Answers
-
-METHODS = ("base", "base-few-shot", "sft", "ppo", "ppo-ptx")
 
 
 def measured_of(

@@ -99,6 +99,9 @@ def test_parameters_are_the_weights_of_the_model_tied_ones_once(tmp_path: Path, 
     path = save_tiny_model(tmp_path / "tiny", tied=tied)
     model = AutoModelForCausalLM.from_pretrained(path)
     assert parameters(path) == sum(parameter.numel() for parameter in model.parameters())
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    assert parameters(str(tmp_path / "parts")) == parameters(path)
     (tmp_path / "tiny" / "config.json").write_text('{"model_type": "nobody_has_this"}')
     assert parameters(path) is None
     assert parameters("nobody/has-this-model") is None

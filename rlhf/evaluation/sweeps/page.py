@@ -9,7 +9,7 @@ from typing import Any
 from rlhf.evaluation.plots import Figure, styles
 from rlhf.evaluation.report import Made, colour_key, gallery, method_html, page, samples_html
 from rlhf.evaluation.sweeps import claims_view
-from rlhf.evaluation.sweeps.plots import METHODS, method_title
+from rlhf.evaluation.sweeps.plots import DRAWN, method_title
 
 DEFINITIONS = {
     "win rate": "mean over prompts of 1 where the judge scores the model's answer above that of the SFT model it "
@@ -43,7 +43,7 @@ def render(
     side_by_side: int,
 ) -> str:
     """The page. `responses` are rows as in responses.jsonl, with the same candidates in each."""
-    looks = styles(METHODS)
+    looks = styles(DRAWN)
     colour = {point["label"]: looks[point["method"]].colour for point in report["points"]}
     colour |= {name: looks["best-of-n"].colour for name in _names(responses) if name not in colour}
     names = _names(responses)

@@ -13,12 +13,12 @@ import numpy as np
 from rlhf.evaluation.overoptimisation import Fit
 from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
 from rlhf.evaluation.sweeps.points import Point, Value, share, size_title, value, value_of_seeds
-from rlhf.evaluation.sweeps.summary import BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
+from rlhf.evaluation.sweeps.summary import METHODS, BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METHODS = ("base", "base-few-shot", "sft", "ppo", "ppo-ptx", "best-of-n")
+DRAWN = (*METHODS, "best-of-n")
 WHO_WINS, OVER_KL = "Who wins", "Score against KL"
 ABLATIONS = "Ablations: the KL coefficient and the pretraining gradients"
 _NAMES = {"sft": "SFT", "ppo": "PPO", "ppo-ptx": "PPO-ptx"}
@@ -30,7 +30,7 @@ def method_title(method: str) -> str:
 
 def figures(measured: Measured) -> list[Figure]:
     """Every figure that the points at hand allow, in the order of the report."""
-    looks = styles(METHODS)
+    looks = styles(DRAWN)
     drawn = [*_figure_one(measured, looks), win_rates(measured, looks)]
     for base in measured.bases:
         lines = [[measured.point(label) for label in line] for line in measured.kl_curves]

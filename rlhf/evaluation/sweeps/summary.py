@@ -24,6 +24,7 @@ from rlhf.evaluation.sweeps.points import (
 )
 from rlhf.evaluation.winrate import Bootstrap
 
+METHODS = ("base", "base-few-shot", "sft", "ppo", "ppo-ptx")  # of models, as figure 1 orders them
 QUANTITIES = ("judge", "proxy", "kl", "tokens", "wins_sft", "wins_largest")  # a number a prompt
 SHARES = ("wins_sft", "wins_largest")  # from 0 to 1
 
@@ -230,7 +231,7 @@ def _interpolate(line: Curve, kl: float) -> list[PerPrompt] | None:
 def by_size(measured: Measured) -> dict[str, list[Point]]:
     """Figure 1: for each method its points over sizes, smallest first; PPO's with the setting that most sizes share."""
     found: dict[str, list[Point]] = {}
-    for method in ("base", "base-few-shot", "sft", "ppo", "ppo-ptx"):
+    for method in METHODS:
         points = [point for base in measured.bases for point in measured.find(method, base)]
         if method in ("ppo", "ppo-ptx"):
             settings: dict[tuple[float | None, float | None], list[Point]] = {}
