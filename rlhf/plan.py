@@ -63,7 +63,9 @@ def shape_of(config: Config) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from rlhf.models import add_lora, quiet_transformers, resolve_model_path
+    from rlhf.models.folders import resolve_model_path
+    from rlhf.models.load import quiet_transformers
+    from rlhf.models.lora import add_lora
 
     path = config.model.path
     try:

@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.artifacts import write_json_atomic, write_text_atomic
 from rlhf.config import Config, JudgeName
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.records import DataSource, Prompt, Split
-from rlhf.distributed import from_main, is_main_process
-from rlhf.engine import pick_device
 from rlhf.errors import UserError
-from rlhf.evaluation import benchmark_tables, benchmarks, judging_tables, references
-from rlhf.evaluation import report as html
-from rlhf.evaluation.answer_cache import AnswerCache
-from rlhf.evaluation.answering import (
+from rlhf.evaluation.answering.answers import (
+    KL_FROM,
     Generated,
     answer,
     answer_few_shot,
@@ -26,19 +21,27 @@ from rlhf.evaluation.answering import (
     scored_sequences,
     usable_prompts,
 )
-from rlhf.evaluation.best_of import Samples, sample_many
-from rlhf.evaluation.candidates import Candidate, How, candidates_of, describe
-from rlhf.evaluation.comparison import KL_FROM, Answers, metrics, ordered, summarise, text_table
-from rlhf.evaluation.curves import load_curves
-from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
-from rlhf.evaluation.llm_judge import Judged, LLMJudge, annotation_rows, usage_line
-from rlhf.evaluation.outputs import Output, answered
+from rlhf.evaluation.answering.cache import AnswerCache
+from rlhf.evaluation.answering.candidates import Candidate, How, candidates_of, describe
+from rlhf.evaluation.answering.outputs import Output, answered
+from rlhf.evaluation.answering.samples import Samples, sample_many
+from rlhf.evaluation.comparison import benchmark_tables, judge_tables, page
+from rlhf.evaluation.comparison.answers import Answers
+from rlhf.evaluation.comparison.curves import load_curves
+from rlhf.evaluation.comparison.summary import metrics, summarise
+from rlhf.evaluation.comparison.words import ordered, text_table
+from rlhf.evaluation.judges.judge import GoldJudge, RewardModelJudge
+from rlhf.evaluation.judges.llm import Judged, LLMJudge, annotation_rows, usage_line
 from rlhf.evaluation.sweeps import claims_view
-from rlhf.models import load_reward_model
-from rlhf.tracking import json_line, json_value
+from rlhf.evaluation.tasks import benchmarks, references
+from rlhf.models.load import load_reward_model
+from rlhf.runtime.distributed import from_main, is_main_process
+from rlhf.runtime.files import write_json_atomic, write_text_atomic
+from rlhf.runtime.jsonl import json_line, json_value
+from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 log = logging.getLogger("rlhf")
 
@@ -171,16 +174,16 @@ def _write(
     config, folder = context.config, context.folder.path
     write_json_atomic(folder / "report.json", report)
     write_text_atomic(folder / "responses.jsonl", "".join(json_line(row) for row in responses))
-    made = html.how_it_was_made(config, context.data.fingerprint(), folder, context.parents)
+    made = page.how_it_was_made(config, context.data.fingerprint(), folder, context.parents)
     curves = load_curves({name: candidate.path for name, candidate in candidates.items()}, context.parents)
-    page = html.render(report, responses, curves, made, side_by_side=config.compare.side_by_side)
-    write_text_atomic(folder / "report.html", page)
+    written = page.render(report, responses, curves, made, side_by_side=config.compare.side_by_side)
+    write_text_atomic(folder / "report.html", written)
 
     context.tracker.rewind(-1)
     context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
-    for line in (*claims_view.lines(report["claims"]), *judging_tables.sentences(report), *report["remarks"]):
+    for line in (*claims_view.lines(report["claims"]), *judge_tables.sentences(report), *report["remarks"]):
         print(line)
     if "llm_judge" in report:
         print(usage_line(report["llm_judge"]))

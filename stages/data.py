@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from rlhf.artifacts import write_json_atomic, write_text_atomic
+import datasets
+
+from rlhf.chain.place import run_folder
+from rlhf.chain.source import load_source
 from rlhf.config import Config, OnBadRow
-from rlhf.data import load_source
-from rlhf.data.inspection import inspect
-from rlhf.data.inspection_page import page
-from rlhf.data.inspection_text import in_colour, text
 from rlhf.data.templates import ChatTemplate
-from rlhf.models import load_tokenizer
-from rlhf.pipeline import run_folder
+from rlhf.inspection.measure import inspect
+from rlhf.inspection.page import page
+from rlhf.inspection.text import in_colour, text
+from rlhf.models.tokenizers import load_tokenizer
+from rlhf.runtime.files import write_json_atomic, write_text_atomic
 
 log = logging.getLogger("rlhf")
 
 
 def run(config: Config) -> None:
     """Prints what is in config.data; writes report.html, report.json and bad_rows.jsonl into the run's data/."""
+    datasets.disable_progress_bars()
     folder = run_folder(config) / "data"
     folder.mkdir(parents=True, exist_ok=True)
     bad_rows_path = folder / "bad_rows.jsonl"

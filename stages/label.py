@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from rlhf.chain.place import run_folder
 from rlhf.config import Config, RunConfig
 from rlhf.data.bad_rows import BadRows
 from rlhf.errors import UserError
@@ -23,7 +24,6 @@ from rlhf.labeling.items import Items, load
 from rlhf.labeling.server import address, application, is_loopback, kept_token, listen
 from rlhf.labeling.session import Session
 from rlhf.labeling.store import Store
-from rlhf.pipeline import run_folder
 
 
 def run(config: Config) -> None:

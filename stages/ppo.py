@@ -9,28 +9,32 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rlhf import adapters, models, stopping
 from rlhf.data.encoding import context_of
-from rlhf.distributed import from_main, is_main_process
-from rlhf.engine import NonFiniteLossError
-from rlhf.evaluation.text_loss import held_out_blocks, text_loss
-from rlhf.ppo.engines.engine import open_engine
+from rlhf.models import adapters
+from rlhf.models.load import torch_dtype
+from rlhf.models.save import save_model
+from rlhf.models.sharding import gathered
 from rlhf.ppo.engines.requirements import require_server
+from rlhf.ppo.engines.start import open_engine
 from rlhf.ppo.evaluate import evaluate
-from rlhf.ppo.experience import Roles, make_experience, pack, roll_out, score
+from rlhf.ppo.experience import make_experience, pack, roll_out, score
 from rlhf.ppo.guard import check_limits, not_finite
 from rlhf.ppo.order import seed_for
+from rlhf.ppo.roles import Roles
 from rlhf.ppo.setup import load_pretraining, load_prompts, load_roles
 from rlhf.ppo.shared_value import SharedValueModel
 from rlhf.ppo.training import Training
 from rlhf.ppo.update import split_minibatches, update
-from rlhf.tracking import Laps, Progress, progress
-from rlhf.zero import gathered
+from rlhf.pretraining.text_loss import held_out_blocks, text_loss
+from rlhf.runtime.distributed import from_main, is_main_process
+from rlhf.runtime.progress import Laps, Progress, progress
+from rlhf.training import stopping
+from rlhf.training.engine import NonFiniteLossError
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
     from rlhf.ppo.engines.engine import RolloutEngine
-    from rlhf.ppo.experience import Roles
+    from rlhf.ppo.roles import Roles
+    from rlhf.training.context import StageContext
 
 log = logging.getLogger("rlhf")
 
@@ -148,8 +152,8 @@ def _save(context: StageContext, roles: Roles, training: Training) -> None:
     """Every rank takes part in making weights whole; the first one writes them."""
     with training.saved_policy(), gathered(roles.policy):
         if is_main_process():
-            dtype = models.torch_dtype(context.config.model.dtype)
-            models.save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
+            dtype = torch_dtype(context.config.model.dtype)
+            save_model(roles.policy, roles.tokenizer, context.folder.model_dir, dtype=dtype)
     if roles.value_model is not None:
         with gathered(roles.value_model):
             if is_main_process():
@@ -158,13 +162,13 @@ def _save(context: StageContext, roles: Roles, training: Training) -> None:
 
 def _save_value_model(context: StageContext, roles: Roles) -> None:
     config, tokenizer = context.config.model, roles.tokenizer
-    dtype = models.torch_dtype(config.dtype)
+    dtype = torch_dtype(config.dtype)
     value_model, adapter = roles.value_model, None
     if isinstance(value_model, SharedValueModel):
         value_model = value_model.as_classifier(str(context.parents["policy"]), config)
     elif context.config.ppo.share_base:
         adapter = adapters.adapter_of(value_model, context.parents["policy"])
-    models.save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter)
+    save_model(value_model, tokenizer, context.folder.path / "value_model", dtype=dtype, adapter=adapter)
 
 
 def _resume(context: StageContext, training: Training) -> int:

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from rlhf import distributed, trainer
 from rlhf.data.records import Split
-from rlhf.engine import pick_device
-from rlhf.evaluation.text_loss import text_loss
-from rlhf.models import save_model
-from rlhf.pretraining import PackedTexts, build_model, train_tokenizer
-from rlhf.tracking_callback import install
+from rlhf.models.save import save_model
+from rlhf.pretraining.base import build_model, train_tokenizer
+from rlhf.pretraining.packed import PackedTexts
+from rlhf.pretraining.text_loss import text_loss
+from rlhf.runtime import distributed
+from rlhf.training import trainer
+from rlhf.training.callback import install
+from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 _TOKEN_BUDGET = 8192  # of a forward pass that measures the loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf.artifacts import StageFolder, write_json_atomic, write_text_atomic
+from rlhf.chain.place import run_folder
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.evaluation.published import (
@@ -15,7 +15,8 @@ from rlhf.evaluation.published import (
     verdicts_report,
     verdicts_text,
 )
-from rlhf.pipeline import run_folder
+from rlhf.runtime.files import write_json_atomic, write_text_atomic
+from rlhf.runtime.folder import StageFolder
 
 
 def run(config: Config) -> None:

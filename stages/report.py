@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.artifacts import write_json_atomic, write_text_atomic
 from rlhf.config import JudgeName
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.records import Prompt, Split
-from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
-from rlhf.evaluation.answer_cache import AnswerCache
-from rlhf.evaluation.answering import usable_prompts
-from rlhf.evaluation.report import how_it_was_made
+from rlhf.evaluation.answering.answers import usable_prompts
+from rlhf.evaluation.answering.cache import AnswerCache
+from rlhf.evaluation.comparison.page import how_it_was_made
 from rlhf.evaluation.sweeps import claims_view, page, plots, tables
 from rlhf.evaluation.sweeps.claims import chosen, claims, statement
 from rlhf.evaluation.sweeps.gather import Gathered, gather
 from rlhf.evaluation.sweeps.measure import Measurer, Study, study
 from rlhf.evaluation.sweeps.summary import Measured, mean_kl, summarise
-from rlhf.tracking import json_line
+from rlhf.runtime.distributed import is_main_process
+from rlhf.runtime.files import write_json_atomic, write_text_atomic
+from rlhf.runtime.jsonl import json_line
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:

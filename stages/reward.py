@@ -11,36 +11,43 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlhf import adapters, distributed, models, trainer
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
-from rlhf.engine import pick_device
+from rlhf.models import adapters
+from rlhf.models.freezing import disable_dropout, freeze_parts
+from rlhf.models.load import load_reward_model, torch_dtype
+from rlhf.models.lora import add_lora
+from rlhf.models.save import save_model
+from rlhf.models.sharding import gathered
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.reward import evaluation
 from rlhf.reward.bias import SEQUENCES, set_bias
 from rlhf.reward.collect import collect_rankings, drop_tied
 from rlhf.reward.trainer import build_trainer
-from rlhf.zero import gathered
+from rlhf.runtime import distributed
+from rlhf.training import trainer
+from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains, saves model/, and returns the saved model's metrics on held-out rankings."""
     config = context.config
     policy = str(context.parents["policy"])
-    tokenizer = models.load_tokenizer(policy, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(policy, trust_remote_code=config.model.trust_remote_code)
     template = ChatTemplate(tokenizer, config.data.template)
     given = collect_rankings(context, template)
     kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
 
-    model: Any = models.load_reward_model(
+    model: Any = load_reward_model(
         policy, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
     )
     pad_token_id = model.config.get_text_config().pad_token_id
-    models.disable_dropout(model)
+    disable_dropout(model)
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
     encoder = Encoder(
         template, config.data, bad_rows, context=context_of(model.config), show_progress=config.tracker.progress
@@ -56,12 +63,12 @@ def run(context: StageContext) -> dict[str, float]:
 
     trainer.choose_attention(model, config, max(rankings.lengths))
     if config.model.lora.r > 0:
-        model = models.add_lora(model, config.model.lora)
-    models.freeze_parts([model], config.model.freeze)
+        model = add_lora(model, config.model.lora)
+    freeze_parts([model], config.model.freeze)
     reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
     trainer.train(reward_trainer, context)
 
-    finished: Any = models.load_reward_model(policy, config.model, dtype=torch.float32)
+    finished: Any = load_reward_model(policy, config.model, dtype=torch.float32)
     trained = trainer.whole_state_dict(reward_trainer)
     finished.load_state_dict(trained)
     finished.to(pick_device(config.launch))
@@ -76,11 +83,11 @@ def run(context: StageContext) -> dict[str, float]:
             adapter = adapters.adapter_of(reward_trainer.model, context.parents["policy"])
         adapter = adapter.with_changed_modules(finished, trained)
     if distributed.is_main_process():
-        dtype = models.torch_dtype(config.model.dtype)
-        models.save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype, adapter=adapter)
+        dtype = torch_dtype(config.model.dtype)
+        save_model(finished, tokenizer, context.folder.model_dir, dtype=dtype, adapter=adapter)
     distributed.barrier()
 
-    saved: Any = models.load_reward_model(str(context.folder.model_dir), config.model)
+    saved: Any = load_reward_model(str(context.folder.model_dir), config.model)
     saved.to(pick_device(config.launch))
     step = reward_trainer.state.global_step
     metrics = evaluate(saved, step)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhf.artifacts import write_json_atomic
-from rlhf.distributed import from_main
+from rlhf.runtime.distributed import from_main
+from rlhf.runtime.files import write_json_atomic
+from rlhf.runtime.progress import Progress, progress
 from rlhf.self_instruct import plots, statistics
 from rlhf.self_instruct.records import Writer
 from rlhf.self_instruct.rounds import grow
 from rlhf.self_instruct.seeds import load_seeds
 from rlhf.self_instruct.store import Round, Store
-from rlhf.tracking import Progress, progress
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:

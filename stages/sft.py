@@ -9,54 +9,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlhf import models, sft, trainer
 from rlhf.config import SelectBy
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
+from rlhf.models.freezing import disable_dropout, freeze_parts, residual_dropout
+from rlhf.models.load import load_causal_lm
+from rlhf.models.lora import add_lora
+from rlhf.models.tokenizers import load_tokenizer
+from rlhf.sft.held_out import HeldOutSampler, RewardModelJudge
+from rlhf.sft.rows import labelled, loss_tokens, row_lengths, training_rows
+from rlhf.sft.subset import chosen_subset
+from rlhf.sft.trainer import build_trainer, save
+from rlhf.training import trainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:
     """Trains, saves model/, and returns the final metrics."""
     config = context.config
     base = str(context.parents["base"])
-    tokenizer = models.load_tokenizer(base, trust_remote_code=config.model.trust_remote_code)
-    model = models.load_causal_lm(
+    tokenizer = load_tokenizer(base, trust_remote_code=config.model.trust_remote_code)
+    model = load_causal_lm(
         base, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
     )
-    models.disable_dropout(model)
+    disable_dropout(model)
     if config.sft.residual_dropout > 0:
-        models.residual_dropout(model, config.sft.residual_dropout)
+        residual_dropout(model, config.sft.residual_dropout)
 
     bad_rows = BadRows(config.data.on_bad_row, context.folder.path / "bad_rows.jsonl", append=True)
     template = ChatTemplate(tokenizer, config.data.template)
     context_length = context_of(model.config)
     encoder = Encoder(template, config.data, bad_rows, context=context_length, show_progress=config.tracker.progress)
-    judge = sft.RewardModelJudge(context, template) if config.sft.needs_reward_model else None
+    judge = RewardModelJudge(context, template) if config.sft.needs_reward_model else None
     loss_on = config.sft.loss_on
     given = encoder.demonstrations(context.data.demonstrations(Split.train), loss_on)
-    demonstrations = sft.chosen_subset(context, given, judge)
+    demonstrations = chosen_subset(context, given, judge)
     held_out = encoder.demonstrations(context.data.demonstrations(Split.evaluation), loss_on)
-    rows = sft.training_rows(context, encoder, demonstrations)
+    rows = training_rows(context, encoder, demonstrations)
 
     if not config.sft.packing:  # packed rows are all long
-        trainer.choose_attention(model, config, max(sft.row_lengths(rows)))
+        trainer.choose_attention(model, config, max(row_lengths(rows)))
     if config.model.lora.r > 0:
-        model = models.add_lora(model, config.model.lora)
-    models.freeze_parts([model], config.model.freeze)
+        model = add_lora(model, config.model.lora)
+    freeze_parts([model], config.model.freeze)
     by_judge = config.sft.select_by == SelectBy.reward_model
-    sampler = sft.HeldOutSampler(context, template, held_out, judge if by_judge else None)
-    sft_trainer = sft.build_trainer(context, model, tokenizer, rows, sft.labelled(held_out), sampler)
+    sampler = HeldOutSampler(context, template, held_out, judge if by_judge else None)
+    sft_trainer = build_trainer(context, model, tokenizer, rows, labelled(held_out), sampler)
     trainer.train(sft_trainer, context)
 
     final = sft_trainer.final_metrics()
-    sft.save(sft_trainer, tokenizer, context)
+    save(sft_trainer, tokenizer, context)
     return {**final, **_counts(rows, encoder, demonstrations), **sft_trainer.packing_metrics()}
 
 
@@ -64,7 +72,7 @@ def _counts(rows: Dataset, encoder: Encoder, demonstrations: Sequence[object]) -
     return {
         "data/demonstrations": len(demonstrations),
         "data/pretraining_rows": len(rows) - len(demonstrations),
-        "data/loss_tokens": sft.loss_tokens(rows),
+        "data/loss_tokens": loss_tokens(rows),
         "data/bad_rows": encoder.bad_rows.count,
         "data/truncated_prompts": encoder.truncated_prompts,
         "data/cut_responses": encoder.cut_responses,

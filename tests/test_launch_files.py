@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf.cli import _parse
-from rlhf.compose import expand, normalise
+from rlhf.cli.compose import expand, normalise
+from rlhf.cli.main import _parse
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])

@@ -19,7 +19,7 @@ from rlhf.config import (
     StageName,
     ZeroConfig,
 )
-from rlhf.models import load_causal_lm
+from rlhf.models.load import load_causal_lm
 
 # 7.5 billion parameters on 64 GPUs, the example of arXiv:1910.02054, figure 1.
 SHAPE = plan.Shape("7.5B", 7_500_000_000, 7_500_000_000, 32, 4096, 50_000, 2 * 32 * 4096)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from rlhf.config import OnBadRow
-from rlhf.distributed import is_main_process
 from rlhf.errors import UserError
+from rlhf.runtime.distributed import is_main_process
 
 
 class BadRows:

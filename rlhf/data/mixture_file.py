@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import DataConfig, DataSourceName, MixtureConfig
-from rlhf.config_keys import all_keys, did_you_mean, flatten, mappings
+from rlhf.config.keys import all_keys, did_you_mean, flatten, mappings
 from rlhf.data import plain_yaml
 from rlhf.data.files import is_hub_id
 from rlhf.errors import UserError

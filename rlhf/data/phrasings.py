@@ -32,7 +32,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from rlhf.config_keys import did_you_mean
+from rlhf.config.keys import did_you_mean
 from rlhf.data import plain_yaml
 from rlhf.data.records import BadRowError, Demonstration, Message, Prompt, Role, Split
 from rlhf.errors import UserError

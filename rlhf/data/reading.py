@@ -19,7 +19,7 @@ from rlhf.data.readers import reader_of
 from rlhf.data.records import BadRowError, Demonstration, Document, Prompt, Ranking, Record, Split, prompt_of
 from rlhf.data.store import Encoded, Store, cache_folder, encode, made_once, place_of, write
 from rlhf.errors import UserError
-from rlhf.tracking import progress
+from rlhf.runtime.progress import progress
 
 _RECORDS, _READ = "records.arrow", "read.json"
 _MEND = BadRowError("").remedy

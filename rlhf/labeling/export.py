@@ -8,11 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts import write_text_atomic
 from rlhf.data.records import Prompt
 from rlhf.labeling.items import Item, Response
 from rlhf.labeling.judgements import Judgement
-from rlhf.tracking import json_line
+from rlhf.runtime.files import write_text_atomic
+from rlhf.runtime.jsonl import json_line
 
 
 @dataclass(frozen=True)

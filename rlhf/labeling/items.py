@@ -14,8 +14,8 @@ from rlhf.data.codec import from_values, to_values
 from rlhf.data.files import Row
 from rlhf.data.readers import jsonl
 from rlhf.data.records import BadRowError, Prompt, Ranking
+from rlhf.data.rows import rows_of
 from rlhf.errors import UserError
-from rlhf.evaluation.published.rows import rows_of
 
 KEY = "label.responses"
 _RANKED = {"ranks", "scores"}  # columns beside completions that make a row a ranking of one's own

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rlhf import distributed
-from rlhf.flat import FlatRows, flat_attention, flat_groups, flatten
-from rlhf.last_layer import last_layer_only_at
-from rlhf.models import ROW_MULTIPLE, WIDTH_MULTIPLE, hidden_states, length_buckets, round_up, unwrap_lora
+from rlhf.models.batches import ROW_MULTIPLE, WIDTH_MULTIPLE, length_buckets, round_up
+from rlhf.models.flat import FlatRows, flat_attention, flat_groups, flatten
+from rlhf.models.last_layer import last_layer_only_at
+from rlhf.models.lora import unwrap_lora
+from rlhf.models.scores import hidden_states
 from rlhf.rl.logprobs import entropy, token_logprobs
+from rlhf.runtime import distributed
 
 # Elements of logits that are made at one time: 256 MiB in float32, of which a loss holds a few times that.
 LOGITS_AT_ONCE = 2**26
@@ -32,7 +34,9 @@ class Sequences:
     prompt_lengths: Tensor  # (batch,) int64
     response_ids: Tensor  # (batch, response) int64, zeros behind each
     response_mask: Tensor  # (batch, response) bool, True on response tokens
-    flat: bool = False  # micro-batches are flat, see rlhf/flat.py; all models of the batch must be able to run so
+    flat: bool = (
+        False  # micro-batches are flat, see rlhf/models/flat.py; all models of the batch must be able to run so
+    )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from rlhf.distributed import any_rank
-from rlhf.models import ROW_MULTIPLE, round_up
+from rlhf.models.batches import ROW_MULTIPLE, round_up
 from rlhf.rl.logprobs import token_logprobs
+from rlhf.runtime.distributed import any_rank
 
 # Finished rows leave the batch when this share of it has finished: not at once, for leaving costs a copy of the cache.
 # Some stay, to make a multiple of ROW_MULTIPLE: oneDNN builds a kernel for each new size of a batch.

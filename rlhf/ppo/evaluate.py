@@ -9,8 +9,9 @@ from rlhf.config import Config
 from rlhf.data.encoding import EncodedPrompt
 from rlhf.data.records import Prompt
 from rlhf.ppo.engines.engine import RolloutEngine
-from rlhf.ppo.experience import Roles, gold_scores, kl_to_reference, pack, roll_out, score
+from rlhf.ppo.experience import gold_scores, kl_to_reference, pack, roll_out, score
 from rlhf.ppo.order import seed_for
+from rlhf.ppo.roles import Roles
 
 SAMPLES_SHOWN = 16
 

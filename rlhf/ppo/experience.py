@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
-from rlhf import distributed
 from rlhf.config import Advantage, KLPlacement, PPOConfig
 from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
-from rlhf.data.templates import ChatTemplate
-from rlhf.flat import can_run_flat
-from rlhf.models import freeze
+from rlhf.models.flat import can_run_flat
+from rlhf.models.sharding import is_sharded
 from rlhf.ppo.batching import (
     MicroBatch,
     Sequences,
@@ -28,7 +22,8 @@ from rlhf.ppo.batching import (
     sequences,
 )
 from rlhf.ppo.engines.engine import RolloutEngine
-from rlhf.ppo.scoring import Scorer, Scores
+from rlhf.ppo.roles import Roles
+from rlhf.ppo.scoring import Scores
 from rlhf.rl.baselines import group_normalised, leave_one_out
 from rlhf.rl.gae import gae
 from rlhf.rl.importance import truncated_ratio
@@ -36,47 +31,7 @@ from rlhf.rl.kl import k1, k3, masked_sums
 from rlhf.rl.losses import explained_variance, masked_mean
 from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from rlhf.rl.whitening import whiten
-from rlhf.zero import is_sharded
-
-
-class Reference:
-    """The policy as it was before PPO: a frozen copy, or with LoRA the policy itself with its adapter off."""
-
-    def __init__(self, policy: Any) -> None:
-        self._policy = policy
-        self._copy = None if hasattr(policy, "peft_config") else freeze(copy.deepcopy(policy))
-
-    @property
-    def copy(self) -> nn.Module | None:
-        """The frozen copy; None where the policy's adapter is what it differs by."""
-        return self._copy
-
-    @contextmanager
-    def model(self) -> Iterator[nn.Module]:
-        if self._copy is not None:
-            yield self._copy
-        else:
-            with self._policy.disable_adapter():
-                yield self._policy
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The models, what scores their responses, and what their texts are made with.
-
-    value_model is None where advantages need none.
-    """
-
-    policy: Any
-    reference: Reference
-    scorer: Scorer
-    value_model: Any
-    tokenizer: PreTrainedTokenizerBase
-    template: ChatTemplate
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.policy.parameters())).device
+from rlhf.runtime import distributed
 
 
 @dataclass(frozen=True)

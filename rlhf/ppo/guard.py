@@ -9,12 +9,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf.artifacts import NOT_FINITE, StageFolder
 from rlhf.config import LimitsConfig
-from rlhf.distributed import is_main_process
-from rlhf.engine import NonFiniteLossError
 from rlhf.errors import UserError
 from rlhf.ppo.experience import Episodes, Experience
+from rlhf.runtime.distributed import is_main_process
+from rlhf.runtime.folder import NOT_FINITE, StageFolder
+from rlhf.training.engine import NonFiniteLossError
 
 
 def check_limits(step: int, metrics: Mapping[str, float], limits: LimitsConfig, folder: StageFolder) -> None:

@@ -14,13 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import RolloutConfig
 from rlhf.data.encoding import context_of
 from rlhf.data.records import Prompt, Sampler
-from rlhf.distributed import from_every_rank
 from rlhf.errors import UserError
+from rlhf.models.sharding import needs_all_ranks
 from rlhf.ppo.decoding import decode, decode_together
 from rlhf.ppo.graphed_decoding import decode_graphed
-from rlhf.tracking import Progress
-from rlhf.tracking import progress as progress_bar
-from rlhf.zero import needs_all_ranks
+from rlhf.runtime.distributed import from_every_rank
+from rlhf.runtime.progress import Progress
+from rlhf.runtime.progress import progress as progress_bar
 
 if TYPE_CHECKING:
     from rlhf.data.templates import ChatTemplate

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlhf import models
-from rlhf.artifacts import StageFolder
 from rlhf.config import OnBadRow
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.models.scores import sequence_scores
+from rlhf.models.sharding import gathered
 from rlhf.ppo.reward_fn import RewardFunction, load_reward_fn
-from rlhf.zero import gathered
+from rlhf.runtime.folder import StageFolder
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 log = logging.getLogger("rlhf")
 
@@ -71,7 +71,7 @@ class Scorer:
         by_source = {}
         for name, model in self.reward_models.items():
             with gathered(model):
-                by_source[name] = models.sequence_scores(model, whole, token_budget=token_budget).to(device)
+                by_source[name] = sequence_scores(model, whole, token_budget=token_budget).to(device)
         if self.reward_fn is not None:
             records = [encoded.prompt for encoded in prompts]
             read = [template.prompt_text(record) for record in records]
@@ -121,7 +121,7 @@ def _check_bias(name: str, path: Path, model: Any, context: StageContext, templa
         sequences = [d.prompt_ids + d.response_ids for d in encoder.demonstrations(demonstrations)]
     except UserError:
         return  # the data has no demonstrations to ask about
-    scores = models.sequence_scores(model, sequences, token_budget=context.config.ppo.micro_batch_tokens)
+    scores = sequence_scores(model, sequences, token_budget=context.config.ppo.micro_batch_tokens)
     mean, spread = float(scores.mean()), float(scores.std(correction=0))
     if abs(mean) > _FAR * spread:
         log.warning(

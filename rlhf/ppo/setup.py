@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rlhf import adapters, models
 from rlhf.config import Config, ModelConfig, ValueHead
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import EncodedPrompt, Encoder, context_of
 from rlhf.data.records import Split
 from rlhf.data.templates import ChatTemplate
-from rlhf.engine import pick_device, with_attention
 from rlhf.errors import UserError
-from rlhf.ppo.experience import Reference, Roles
+from rlhf.models import adapters
+from rlhf.models.attention import with_attention
+from rlhf.models.freezing import disable_dropout, freeze, freeze_parts
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.lora import add_lora
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.order import EndlessOrder, permutation, seed_for
+from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.scoring import load_scorer, reward_paths
 from rlhf.ppo.shared_value import SharedValueModel
-from rlhf.pretraining import PackedTexts
-from rlhf.zero import shard_frozen
+from rlhf.pretraining.packed import PackedTexts
+from rlhf.training.engine import pick_device
+from rlhf.training.zero import shard_frozen
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def load_roles(context: StageContext) -> Roles:
@@ -34,13 +39,13 @@ def load_roles(context: StageContext) -> Roles:
     device = pick_device(context.config.launch)
     longest = context.config.data.max_prompt_tokens + context.config.rollout.max_new_tokens
     config = with_attention(context.config.model, device, longest)
-    tokenizer = models.load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(str(parents["policy"]), trust_remote_code=config.trust_remote_code)
     load = _on_one_base if context.config.ppo.share_base else _apart
     policy, value_model, reward_models = load(context, config, tokenizer)
     trained = [model for model in (policy, value_model) if model is not None]
-    models.freeze_parts(trained, config.freeze)
+    freeze_parts(trained, config.freeze)
     for model in trained:
-        models.disable_dropout(model)
+        disable_dropout(model)
         model.to(device).eval()
         if config.gradient_checkpointing:
             # Checkpointing works in training mode alone, which with every dropout at 0 changes nothing else.
@@ -60,14 +65,14 @@ def load_roles(context: StageContext) -> Roles:
 def _apart(context: StageContext, config: ModelConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Policy, value model and reward models, each with its own weights; with LoRA the first two as adapters on them."""
     parents, quantization = context.parents, config.quantization
-    policy: Any = models.load_causal_lm(str(parents["policy"]), config, quantization=quantization)
+    policy: Any = load_causal_lm(str(parents["policy"]), config, quantization=quantization)
     value_model: Any = None
     if context.config.ppo.has_value_model:
-        value_model = models.load_reward_model(str(_value_start(parents)), config, quantization=quantization)
+        value_model = load_reward_model(str(_value_start(parents)), config, quantization=quantization)
     reward_models = {name: _own_weights(path, config) for name, path in reward_paths(parents).items()}
     if config.lora.r > 0:
-        policy = models.add_lora(policy, config.lora)
-        value_model = models.add_lora(value_model, config.lora) if value_model is not None else None
+        policy = add_lora(policy, config.lora)
+        value_model = add_lora(value_model, config.lora) if value_model is not None else None
     return policy, value_model, reward_models
 
 
@@ -75,7 +80,7 @@ def _on_one_base(context: StageContext, config: ModelConfig, tokenizer: Any) -> 
     """The same on the policy's weights, an adapter each; a reward model that is no adapter of them has its own."""
     parents = context.parents
     base = parents["policy"]
-    plain: Any = models.load_causal_lm(str(base), config, quantization=config.quantization)
+    plain: Any = load_causal_lm(str(base), config, quantization=config.quantization)
     value_model: Any = None
     if context.config.ppo.has_value_model:
         value_model = adapters.value_model_on(plain, tokenizer, base, _value_start(parents), config)
@@ -84,12 +89,12 @@ def _on_one_base(context: StageContext, config: ModelConfig, tokenizer: Any) -> 
         adapted = adapters.reward_model_on(plain, tokenizer, base, path, config)
         reward_models[name] = adapted if adapted is not None else _own_weights(path, config)
     # Last: what it puts into the plain model's blocks is the policy's alone.
-    return models.add_lora(plain, config.lora), value_model, reward_models
+    return add_lora(plain, config.lora), value_model, reward_models
 
 
 def _own_weights(path: Path, config: ModelConfig) -> Any:
-    reward_model: Any = models.load_reward_model(str(path), config)
-    return models.freeze(reward_model)
+    reward_model: Any = load_reward_model(str(path), config)
+    return freeze(reward_model)
 
 
 def _value_start(parents: Mapping[str, Path]) -> Path:

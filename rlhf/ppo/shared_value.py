@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf import models
 from rlhf.config import ModelConfig
+from rlhf.models.heads import scalar_head
+from rlhf.models.load import load_reward_model
+from rlhf.models.lora import merged_state_dict, unwrap_lora
 
 
 class SharedValueModel(nn.Module):
@@ -20,13 +22,13 @@ class SharedValueModel(nn.Module):
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
-        self.score = models.scalar_head(policy)
+        self.score = scalar_head(policy)
         self._policy = (policy,)  # in a tuple, where torch does not look for submodules
 
     @property
     def base_model(self) -> Any:
         """The policy's trunk, where `models.hidden_states` looks for one."""
-        return models.unwrap_lora(self._policy[0]).base_model
+        return unwrap_lora(self._policy[0]).base_model
 
     @property
     def config(self) -> Any:
@@ -42,8 +44,8 @@ class SharedValueModel(nn.Module):
 
         path: the model that the policy started from, for its architecture.
         """
-        classifier: Any = models.load_reward_model(path, config)
-        trunk = models.merged_state_dict(self._policy[0])
+        classifier: Any = load_reward_model(path, config)
+        trunk = merged_state_dict(self._policy[0])
         own = {name: trunk.get(name, tensor) for name, tensor in classifier.state_dict().items()}
         classifier.load_state_dict({**own, "score.weight": self.score.weight})
         return classifier

@@ -11,17 +11,17 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf.artifacts import StageFolder
 from rlhf.config import Config, Keep, OptimConfig, ZeroConfig
-from rlhf.distributed import barrier, is_main_process
-from rlhf.engine import Engine, EngineState, Trained, lr_factor
 from rlhf.ppo.best import Best
 from rlhf.ppo.ema import EMA
-from rlhf.ppo.experience import Roles
+from rlhf.ppo.roles import Roles
 from rlhf.rl.kl import KLController
 from rlhf.rl.moments import RunningMoments
-from rlhf.tracking import json_value
-from rlhf.zero import ZeroEngine
+from rlhf.runtime.distributed import barrier, is_main_process
+from rlhf.runtime.folder import StageFolder
+from rlhf.runtime.jsonl import json_value
+from rlhf.training.engine import Engine, EngineState, Trained, lr_factor
+from rlhf.training.zero import ZeroEngine
 
 
 class Training:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf import distributed
 from rlhf.config import KLPlacement, LossMean, PPOConfig
-from rlhf.engine import NonFiniteLossError, Trained
 from rlhf.ppo.batching import MicroBatch, own_micro_batches, response_logprobs, response_values
 from rlhf.ppo.ema import EMA
 from rlhf.ppo.experience import Experience
 from rlhf.ppo.order import permutation, seed_for
 from rlhf.rl.kl import k3
 from rlhf.rl.losses import kl_loss, masked_mean, policy_loss, sequence_weights, value_loss
+from rlhf.runtime import distributed
+from rlhf.training.engine import NonFiniteLossError, Trained
 
 
 def split_minibatches(count: int, parts: int, seed: int) -> list[list[int]]:

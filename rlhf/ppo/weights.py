@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rlhf.distributed import is_main_process
-from rlhf.zero import own_part, part_of, whole_of
+from rlhf.models.sharding import own_part, part_of, whole_of
+from rlhf.runtime.distributed import is_main_process
 
 
 class Weights:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.models import last_hidden_states
+from rlhf.models.scores import last_hidden_states
 
 SEQUENCES = 1000
 _RIDGE = 1e-4  # of the features' mean square, so that the direction does not chase noise

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlhf import distributed, models
 from rlhf.data.records import NeedsSamplerError, Prompt, Ranking, Split, no_sampler
 from rlhf.data.store import picked
 from rlhf.data.templates import ChatTemplate
-from rlhf.engine import pick_device
 from rlhf.errors import UserError
+from rlhf.models.load import load_causal_lm
 from rlhf.ppo.rollout import sampler
 from rlhf.reward.rankings import has_pair, read_rankings, write_rankings
+from rlhf.runtime import distributed
+from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 def collect_rankings(context: StageContext, template: ChatTemplate) -> Mapping[Split, Sequence[Ranking]]:
@@ -50,7 +51,7 @@ class _PolicySampler:
 
     def __call__(self, prompts: Sequence[Prompt], counts: Sequence[int]) -> list[list[str]]:
         config = self._context.config
-        policy: Any = models.load_causal_lm(str(self._context.parents["policy"]), config.model)
+        policy: Any = load_causal_lm(str(self._context.parents["policy"]), config.model)
         policy.to(pick_device(config.launch))
         sample = sampler(
             policy,

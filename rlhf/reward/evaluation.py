@@ -8,9 +8,9 @@ from typing import Any
 
 from rlhf.data.encoding import EncodedDemonstration, EncodedRanking
 from rlhf.data.templates import ChatTemplate
-from rlhf.models import sequence_scores
+from rlhf.models.scores import sequence_scores
+from rlhf.models.sharding import gathered
 from rlhf.reward.metrics import ranking_metrics
-from rlhf.zero import gathered
 
 SAMPLES_SHOWN = 6
 TOKEN_BUDGET = 8192

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.artifacts import write_text_atomic
 from rlhf.data.codec import from_values, to_values
 from rlhf.data.encoding import EncodedRanking
 from rlhf.data.records import Ranking, Split
-from rlhf.models import pad_right
+from rlhf.models.batches import pad_right
+from rlhf.runtime.files import write_text_atomic
 
 
 def write_rankings(path: Path, rankings: Mapping[Split, Sequence[Ranking]]) -> None:

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from rlhf import tracking_callback
 from rlhf.data.encoding import EncodedRanking, EncodedRows
-from rlhf.last_layer import last_layer_only_at
-from rlhf.models import WIDTH_MULTIPLE, length_buckets, round_up
+from rlhf.models.batches import WIDTH_MULTIPLE, length_buckets, round_up
+from rlhf.models.last_layer import last_layer_only_at
 from rlhf.reward.rankings import KWayCollator, by_prompt
 from rlhf.rl.kway import better_pairs, kway_loss
-from rlhf.trainer import StageTrainer, training_arguments
+from rlhf.training import callback
+from rlhf.training.trainer import StageTrainer, training_arguments
 
 if TYPE_CHECKING:
-    from rlhf.pipeline import StageContext
+    from rlhf.training.context import StageContext
 
 
 class KWayTrainer(StageTrainer, Trainer):
@@ -127,5 +127,5 @@ def build_trainer(
         train_dataset=rankings,
         eval_dataset=[],
     )
-    tracking_callback.install(trainer, context.tracker, "reward model", enabled=config.tracker.progress)
+    callback.install(trainer, context.tracker, "reward model", enabled=config.tracker.progress)
     return trainer

@@ -1,1 +1,4 @@
-"""Pure tensor maths of RLHF. Imports torch alone: no config, no models; of state, KL controller and moments alone."""
+"""Pure tensor maths, importing torch alone: log-probs, KL, rewards, advantages, losses.
+
+Begin with `losses`; each function says its equation, shapes and what its mean divides by.
+"""

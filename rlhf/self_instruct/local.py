@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from rlhf.config import RolloutConfig
 from rlhf.data.encoding import context_of
-from rlhf.engine import pick_device
-from rlhf.models import load_causal_lm, load_tokenizer
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.rollout import generate
 from rlhf.self_instruct.records import Completion, cut_at
+from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
     from rlhf.config import Config

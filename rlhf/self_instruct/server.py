@@ -1,4 +1,4 @@
-"""A writer behind an OpenAI-compatible server: rlhf/openai_server.py."""
+"""A writer behind an OpenAI-compatible server: rlhf/runtime/openai_server.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rlhf.openai_server import OpenAIServer, Words, in_parallel
+from rlhf.runtime.openai_server import OpenAIServer, Words, in_parallel
+from rlhf.runtime.progress import Progress, progress
 from rlhf.self_instruct.records import Completion, cut_at
-from rlhf.tracking import Progress, progress
 
 if TYPE_CHECKING:
     from rlhf.config import SelfInstructServerConfig

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts import write_text_atomic
 from rlhf.errors import UserError
-from rlhf.tracking import json_line
+from rlhf.runtime.files import write_text_atomic
+from rlhf.runtime.jsonl import json_line
 
 INSTRUCTIONS = "instructions.jsonl"
 INSTANCES = "instances.jsonl"

@@ -28,11 +28,16 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf import models
-from rlhf.adapters import adapter_of
 from rlhf.config import Config, LoraConfig, ModelConfig, PPOConfig, Quantization
+from rlhf.models.adapters import adapter_of
+from rlhf.models.load import load_reward_model
+from rlhf.models.lora import add_lora
+from rlhf.models.save import save_model
+from rlhf.models.scores import sequence_scores
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.batching import sequences
-from rlhf.ppo.experience import Roles, make_experience
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.roles import Roles
 from rlhf.ppo.setup import load_roles
 from rlhf.ppo.training import Training
 from rlhf.ppo.update import split_minibatches, update
@@ -52,7 +57,7 @@ BATCH, TOKENS = 16, 32  # responses, and tokens in each prompt and each response
 
 def prepare(folder: Path, hidden: int, layers: int) -> int:
     """Policy and reward model on disk; the policy's number of weights."""
-    tokenizer = models.load_tokenizer("builtin:sandbox-m")
+    tokenizer = load_tokenizer("builtin:sandbox-m")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -63,14 +68,14 @@ def prepare(folder: Path, hidden: int, layers: int) -> int:
         max_position_embeddings=256,
     )
     policy = LlamaForCausalLM(config)
-    models.save_model(policy, tokenizer, folder / "policy")
-    trained = models.add_lora(models.load_reward_model(str(folder / "policy"), ModelConfig()), LORA)
+    save_model(policy, tokenizer, folder / "policy")
+    trained = add_lora(load_reward_model(str(folder / "policy"), ModelConfig()), LORA)
     with torch.no_grad():
         for parameter in trained.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.02)
     adapter = adapter_of(trained, folder / "policy")
-    models.save_model(trained, tokenizer, folder / "reward_model", adapter=adapter)
+    save_model(trained, tokenizer, folder / "reward_model", adapter=adapter)
     return sum(p.numel() for p in policy.parameters())
 
 
@@ -101,7 +106,7 @@ def measure(folder: Path, variant: str) -> dict[str, int]:
     generator = torch.Generator().manual_seed(0)
     prompts, responses = torch.randint(3, 900, (2, BATCH, TOKENS), generator=generator).tolist()
     whole = [p + r for p, r in zip(prompts, responses, strict=True)]
-    scores = models.sequence_scores(roles.reward_model, whole, token_budget=ppo.micro_batch_tokens)
+    scores = sequence_scores(roles.reward_model, whole, token_budget=ppo.micro_batch_tokens)
     batch = sequences(prompts, responses, device="cpu", context=256)
     minibatches = split_minibatches(BATCH, ppo.num_minibatches, 0)
     experience = make_experience(

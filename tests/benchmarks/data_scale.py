@@ -38,17 +38,17 @@ def write_rows(path: Path, count: int) -> None:
 
 def part(name: str, path: Path, cache: Path) -> int:
     """One part, in this process; the rows it made."""
-    from rlhf.cli import quiet_libraries
+    from rlhf.cli.quiet import quiet_libraries
     from rlhf.config import Config, DataConfig, DataSourceName, OnBadRow, TrackerConfig
     from rlhf.data.records import Split
     from rlhf.data.templates import ChatTemplate
-    from rlhf.models import load_tokenizer
+    from rlhf.models.tokenizers import load_tokenizer
 
     config = DataConfig(source=DataSourceName.alpaca, path=str(path), cache=str(cache), evaluation_fraction=0.001)
     quiet_libraries(Config(data=config, tracker=TrackerConfig(progress=False)))
     if name == "datasets":
         return _datasets_alone(path, cache)
-    from rlhf.data import load_source
+    from rlhf.chain.source import load_source
 
     source = load_source(config, 0)
     demonstrations = source.demonstrations(Split.train)
@@ -64,7 +64,7 @@ def part(name: str, path: Path, cache: Path) -> int:
 def _datasets_alone(path: Path, cache: Path) -> int:
     import datasets
 
-    from rlhf.models import load_tokenizer
+    from rlhf.models.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
     rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(cache / "datasets"))

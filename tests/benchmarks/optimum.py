@@ -45,8 +45,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rlhf.chain.source import load_source
 from rlhf.config import DataConfig, DataSourceName
-from rlhf.data import load_source
 from rlhf.data.records import Split
 
 ROOT = Path(__file__).resolve().parents[2]

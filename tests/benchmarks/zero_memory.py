@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tests.ranks import run_ranks
+from tests.support.ranks import run_ranks
 
 LAYERS, HIDDEN, VOCABULARY = 4, 512, 4096
 RESULT = Path(__file__).with_suffix(".json")
@@ -56,9 +56,10 @@ def alive() -> int:
 
 def measure(stage: int, dtype: str) -> dict[str, float]:
     """On one process: bytes a parameter of the model, as each is first there."""
-    from rlhf import distributed, zero
     from rlhf.config import Device, OptimConfig, ZeroConfig
-    from rlhf.engine import Engine
+    from rlhf.runtime import distributed
+    from rlhf.training import zero
+    from rlhf.training.engine import Engine
 
     torch.set_num_threads(1)
     zero.PERSISTENT_NUMBERS = 0

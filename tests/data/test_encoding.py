@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from rlhf.chain.source import load_source
 from rlhf.config import DataConfig, DataSourceName, LongPrompts, LossOn, OnBadRow, Template
 from rlhf.data import encoding as encoding_module
-from rlhf.data import load_source
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
-from tests.fakes import prompt
-from tests.tiny import build_tokenizer
+from tests.support.fakes import prompt
+from tests.support.tiny import build_tokenizer
 
 TEMPLATE = ChatTemplate(build_tokenizer())
 LONG, SHORT = prompt("word " * 100, 7), prompt("word", 8)

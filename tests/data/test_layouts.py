@@ -8,7 +8,7 @@ from rlhf.config import Template
 from rlhf.data.layouts import LAYOUTS
 from rlhf.data.records import Message, Prompt, Role
 from rlhf.data.templates import ChatTemplate
-from tests.tiny import build_tokenizer
+from tests.support.tiny import build_tokenizer
 
 SYSTEM = Message(Role.system, "Be brief.")
 HI = Message(Role.user, "Hi.")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rlhf.chain.source import load_source
 from rlhf.config import DataConfig, DataSourceName, OnBadRow, QualityConfig
-from rlhf.data import load_source
 from rlhf.data.records import Role, Split
 from rlhf.errors import UserError
 

@@ -15,8 +15,8 @@ from rlhf.config import Template
 from rlhf.data.records import Message, Prompt, Role
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
-from rlhf.pretraining import train_tokenizer
-from tests.tiny import build_tokenizer
+from rlhf.pretraining.base import train_tokenizer
+from tests.support.tiny import build_tokenizer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

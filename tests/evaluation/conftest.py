@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlhf.evaluation.comparison import Answers, summarise
-from rlhf.evaluation.curves import Curves
-from rlhf.evaluation.judges import Verdicts
-from rlhf.evaluation.report import Made
-from rlhf.tracking import json_value
+from rlhf.evaluation.comparison.answers import Answers
+from rlhf.evaluation.comparison.curves import Curves
+from rlhf.evaluation.comparison.summary import summarise
+from rlhf.evaluation.judges.judge import Verdicts
+from rlhf.evaluation.pages.html import Made
+from rlhf.runtime.jsonl import json_value
 
 TASKS = ("arithmetic", "classification", "sorting", "summarising", "refusal", "format_constraints", "multi_turn")
 WORDS = ("the", "cat", "counts", "seven", "red", "boats", "near", "a", "quiet", "harbour", "and", "then", "rests")

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.labeling.agreement import agreement
 from rlhf.labeling.judgements import Judgement
-from tests.labeling.examples import item, judgement
+from tests.support.labeling import item, judgement
 
 ITEMS = [item(number) for number in range(4)]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from rlhf.chain.source import load_source
 from rlhf.config import DataConfig, DataSourceName
-from rlhf.data import load_source
 from rlhf.data.records import DataSource, Message, Ranking, Role, Split, no_sampler
 from rlhf.evaluation.published.verdicts import read
 from rlhf.evaluation.published.verdicts_report import summarise
 from rlhf.labeling.export import export
 from rlhf.labeling.items import Item, Response
 from rlhf.labeling.judgements import Judgement
-from tests.labeling.examples import item, judgement
+from tests.support.labeling import item, judgement
 
 
 def exported(folder: Path, *judged: tuple[Item, Judgement], baseline: str = "sft") -> tuple[list[Any], list[Any]]:

@@ -12,7 +12,7 @@ from rlhf.data.records import Message, Prompt, Ranking, Role, Split
 from rlhf.errors import UserError
 from rlhf.labeling.items import Item, Items, load, shown_order
 from rlhf.reward.rankings import write_rankings
-from tests.labeling.examples import compared, item, write
+from tests.support.labeling import compared, item, write
 
 SHARED = Path("/work/shared/data")
 MESSAGES = [{"role": "user", "content": "Hi"}]

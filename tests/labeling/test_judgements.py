@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlhf.labeling.judgements import ATTRIBUTES, InvalidError, labeler_name, parse
-from tests.labeling.examples import item, sent
+from tests.support.labeling import item, sent
 
 ITEM = item()
 IDS = [response.id for response in ITEM.responses]

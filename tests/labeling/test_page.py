@@ -19,7 +19,7 @@ import pytest
 
 from rlhf.labeling.judgements import Judgement
 from rlhf.labeling.store import Store
-from tests.labeling.examples import compared, write
+from tests.support.labeling import compared, write
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")

@@ -16,7 +16,7 @@ from rlhf.labeling.items import Item
 from rlhf.labeling.server import MOST_BYTES, address, application, is_loopback, kept_token, listen
 from rlhf.labeling.session import Session
 from rlhf.labeling.store import Store
-from tests.labeling.examples import item, sent
+from tests.support.labeling import item, sent
 
 TOKEN = "a-token"
 ITEMS = [item(number) for number in range(3)]

@@ -16,7 +16,7 @@ import pytest
 from rlhf.errors import UserError
 from rlhf.labeling import store as module
 from rlhf.labeling.store import JudgedError, Store
-from tests.labeling.examples import item, judgement
+from tests.support.labeling import item, judgement
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS = [item(number) for number in range(5)]
@@ -26,7 +26,7 @@ WRITER = """
     import sys
     from pathlib import Path
     from rlhf.labeling.store import Store
-    from tests.labeling.examples import item, judgement
+    from tests.support.labeling import item, judgement
 
     path, labeler, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     store = Store(path)

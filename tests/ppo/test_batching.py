@@ -14,7 +14,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from rlhf.models import hidden_states
+from rlhf.models.scores import hidden_states
 from rlhf.ppo import batching
 from rlhf.ppo.batching import (
     ROW_MULTIPLE,
@@ -26,7 +26,7 @@ from rlhf.ppo.batching import (
     sequences,
 )
 from rlhf.rl.logprobs import token_logprobs
-from tests.ppo.tiny import ARCHITECTURES, tiny_config, tiny_model
+from tests.support.tiny_ppo import ARCHITECTURES, tiny_config, tiny_model
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15, 16, 17, 18], [4, 5]]
 RESPONSES = [[9, 2], [3, 4, 5, 6], [7], [2]]

@@ -2,9 +2,9 @@
 
 What one function does is tested beside that function: whitening with its mean shift inverted or per rank
 (tests/rl/test_whitening.py), padding in any mean (tests/rl/test_padding.py), a clamped KL (tests/rl/test_kl.py),
-sampling settings that a model brings along (tests/ppo/test_rollout.py), a score read at padding (tests/test_models.py),
-a reference dropped at coefficient 0 and a coefficient lost on resume (tests/stages/test_ppo.py). Here the parts are
-together, from token ids to metrics, as the stage puts them.
+sampling settings that a model brings along (tests/ppo/test_rollout.py), a score read at padding
+(tests/models/test_models.py), a reference dropped at coefficient 0 and a coefficient lost on resume
+(tests/stages/test_ppo.py). Here the parts are together, from token ids to metrics, as the stage puts them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.config import OptimConfig, PPOConfig
-from rlhf.engine import Engine
 from rlhf.ppo.batching import sequences
-from rlhf.ppo.experience import Experience, Reference, Roles, kl_to_reference, make_experience
+from rlhf.ppo.experience import Experience, kl_to_reference, make_experience
+from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.update import update
-from tests.ppo.tiny import EOS, tiny_config, tiny_model
+from rlhf.training.engine import Engine
+from tests.support.tiny_ppo import EOS, tiny_config, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [4], [12, 13], [9, 9, 9]]
 RESPONSES = [[3, EOS], [5, 6, 7, 8, 9], [11, 3, 4, EOS], [EOS]]

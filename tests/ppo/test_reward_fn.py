@@ -10,7 +10,7 @@ import pytest
 
 from rlhf.errors import UserError
 from rlhf.ppo.reward_fn import load_reward_fn
-from tests.fakes import prompt
+from tests.support.fakes import prompt
 
 RECORDS = [prompt("one", 1), prompt("two", 2)]
 SCORE = "def score(prompts, responses, records):\n    return [float(len(r)) for r in responses]\n"

@@ -12,7 +12,7 @@ from rlhf.config import RolloutConfig
 from rlhf.errors import UserError
 from rlhf.ppo import decoding, graphed_decoding
 from rlhf.ppo.rollout import Rollout, generate
-from tests.ppo.tiny import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
+from tests.support.tiny_ppo import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14], [9, 9, 9, 9, 9], [3, 4], [7, 8, 9, 10]]
 

@@ -20,13 +20,14 @@ from rlhf.config import (
     PPOConfig,
     PtxConfig,
 )
-from rlhf.engine import Engine, NonFiniteLossError
 from rlhf.ppo import update as update_module
 from rlhf.ppo.batching import sequences
 from rlhf.ppo.ema import EMA
-from rlhf.ppo.experience import Experience, Reference, Roles, make_experience
+from rlhf.ppo.experience import Experience, make_experience
+from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.update import accumulate_ptx, split_minibatches, update
-from tests.ppo.tiny import tiny_config, tiny_model
+from rlhf.training.engine import Engine, NonFiniteLossError
+from tests.support.tiny_ppo import tiny_config, tiny_model
 
 N = 24
 # One micro-batch of everything, against many: plain attention keeps float32 rounding alike.

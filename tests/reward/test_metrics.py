@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.data.records import Ranking
 from rlhf.reward.metrics import accuracy, calibration_error, ranking_metrics
-from tests.fakes import prompt
+from tests.support.fakes import prompt
 
 
 def ranking(ranks: tuple[int, ...], **settings: tuple[float, ...]) -> Ranking:

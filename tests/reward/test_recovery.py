@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf import models
 from rlhf.config import Config, DataConfig, ModelConfig, OnBadRow, OptimConfig, RewardConfig, TrackerConfig
 from rlhf.data.bad_rows import BadRows
 from rlhf.data.encoding import Encoder
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.templates import ChatTemplate
+from rlhf.models.load import load_reward_model
+from rlhf.models.scores import sequence_scores
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.reward.rankings import KWayCollator
 from rlhf.reward.trainer import build_trainer
 from rlhf.rl.kway import kway_loss
 from stages import reward as stage
-from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import save_tiny_model
+from tests.support.fakes import ListSource, make_context, prompt
+from tests.support.tiny import save_tiny_model
 
 
 def drawn_ranks(utilities: list[float], rng: random.Random) -> list[int]:
@@ -105,10 +107,10 @@ def test_a_trained_reward_model_scores_words_by_their_utilities(tmp_path: Path) 
     context = make_context(tmp_path / "reward", config, {"policy": base}, data)
     stage.run(context)
 
-    model = models.load_reward_model(str(context.folder.model_dir), ModelConfig())
-    template = ChatTemplate(models.load_tokenizer(base))
+    model = load_reward_model(str(context.folder.model_dir), ModelConfig())
+    template = ChatTemplate(load_tokenizer(base))
     prompt_ids = template.prompt_ids(prompt("say a word"))
-    scores = models.sequence_scores(model, [prompt_ids + template.response_ids(word) for word in words])
+    scores = sequence_scores(model, [prompt_ids + template.response_ids(word) for word in words])
     assert correlation(scores, torch.tensor([utilities[word] for word in words])) > 0.99
 
 
@@ -117,14 +119,14 @@ def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: 
     rng = random.Random(2)
     words = ["one", "two", "three", "four", "five", "six"]
     base = save_tiny_model(tmp_path / "base", "llama")
-    template = ChatTemplate(models.load_tokenizer(base))
+    template = ChatTemplate(load_tokenizer(base))
     given = []
     for i, count in enumerate((2, 4, 5)):
         chosen = rng.sample(words, count)
         ranks = tuple(rng.randint(0, 2) for _ in chosen[1:])
         given.append(Ranking(prompt("say " + "more " * i, i), tuple(chosen), (3, *ranks)))
     rankings = Encoder(template, DataConfig(), BadRows(OnBadRow.refuse, None)).rankings(given)
-    model: Any = models.load_reward_model(base, ModelConfig())
+    model: Any = load_reward_model(base, ModelConfig())
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     context = make_context(tmp_path / "reward", config_for(base), {"policy": base}, ListSource())
     pad = model.config.pad_token_id

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlhf.rl.gae import gae
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged, unpadded
+from tests.support.rl_rows import Row, padded, ragged, unpadded
 
 fractions = st.sampled_from([0.0, 0.5, 0.95, 1.0])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlhf.rl.importance import truncated_ratio
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged, unpadded
+from tests.support.rl_rows import Row, padded, ragged, unpadded
 
 
 @given(fields=ragged(2, -4.0, 0.0), cap=st.sampled_from([1.0, 2.0, 5.0]))

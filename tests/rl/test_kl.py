@@ -8,7 +8,7 @@ from hypothesis import given
 
 from rlhf.rl.kl import ESTIMATORS, KLController, k1, k3, masked_sums
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged, unpadded
+from tests.support.rl_rows import Row, padded, ragged, unpadded
 
 
 @given(fields=ragged(2, -4.0, 0.0))

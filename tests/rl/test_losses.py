@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlhf.rl.kl import ESTIMATORS
 from rlhf.rl.losses import explained_variance, kl_loss, masked_mean, policy_loss, sequence_weights, value_loss
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged
+from tests.support.rl_rows import Row, padded, ragged
 
 
 @given(fields=ragged(4), clip_range=st.sampled_from([0.1, 0.2, 0.5]), dual_clip=st.sampled_from([0.0, 1.5, 3.0]))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlhf.rl.rewards import adjusted_scores, length_penalties, token_rewards
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged, unpadded
+from tests.support.rl_rows import Row, padded, ragged, unpadded
 
 
 @given(

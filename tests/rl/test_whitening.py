@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlhf.rl.whitening import whiten
 from tests.reference import ppo as reference
-from tests.rl.rows import Row, padded, ragged, unpadded
+from tests.support.rl_rows import Row, padded, ragged, unpadded
 
 
 @given(fields=ragged(1), shift_mean=st.booleans())

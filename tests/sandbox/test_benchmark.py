@@ -7,8 +7,9 @@ import pytest
 
 from rlhf.config import ModelConfig, SandboxConfig
 from rlhf.data.records import MultipleChoice
-from rlhf.evaluation.multiple_choice import chosen, option_logprobs
-from rlhf.models import load_causal_lm, load_tokenizer
+from rlhf.evaluation.answering.multiple_choice import chosen, option_logprobs
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.sandbox import world as w
 from rlhf.sandbox.benchmark import TASKS, benchmark
 from rlhf.sandbox.corpus import documents

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from rlhf.config import SandboxConfig
 from rlhf.data.records import Split
-from rlhf.models import resolve_model_path
-from rlhf.pretraining import PackedTexts
+from rlhf.models.folders import resolve_model_path
+from rlhf.pretraining.packed import PackedTexts
 from rlhf.sandbox.source import SandboxSource
 
 FOLDERS = {size: Path(resolve_model_path(f"builtin:sandbox-{size}")) for size in ("s", "m", "l")}

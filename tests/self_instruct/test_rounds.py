@@ -15,7 +15,7 @@ from rlhf.self_instruct.filters import Reason
 from rlhf.self_instruct.records import Completion
 from rlhf.self_instruct.rounds import grow
 from rlhf.self_instruct.store import DROPPED, INSTANCES, INSTRUCTIONS, ROUNDS, Store
-from tests.self_instruct.fake import SEEDS, FakeWriter, instruction_of
+from tests.support.self_instruct import SEEDS, FakeWriter, instruction_of
 
 SMALL: dict[str, Any] = {"instructions": 25, "prompts_per_round": 2, "seed_examples": 3}
 

@@ -7,10 +7,10 @@ import pytest
 
 from rlhf.config import SelfInstructServerConfig
 from rlhf.errors import UserError
-from rlhf.openai_server import KEY
+from rlhf.runtime.openai_server import KEY
 from rlhf.self_instruct.records import Completion
 from rlhf.self_instruct.server import Server
-from tests.fake_server import FakeServer, server
+from tests.support.fake_server import FakeServer, server
 
 __all__ = ["server"]  # the fixture
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf import models
 from rlhf.config import (
     CompareConfig,
     Config,
@@ -30,12 +29,17 @@ from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from rlhf.evaluation.published import verdicts as published_verdicts
 from rlhf.evaluation.published.verdicts_report import summarise as summarise_verdicts
-from rlhf.tracking import read_jsonl
+from rlhf.models import load as loading
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.save import save_model
+from rlhf.models.scores import sequence_scores
+from rlhf.models.tokenizers import load_tokenizer
+from rlhf.runtime.jsonl import read_jsonl
 from stages import compare as stage
-from tests.fake_server import FakeServer, server, shown
-from tests.fakes import ListSource, make_context, prompt
-from tests.ranks import run_ranks
-from tests.tiny import save_tiny_model
+from tests.support.fake_server import FakeServer, server, shown
+from tests.support.fakes import ListSource, make_context, prompt
+from tests.support.ranks import run_ranks
+from tests.support.tiny import save_tiny_model
 
 __all__ = ["server"]  # the fixture
 PROMPTS = [
@@ -77,11 +81,11 @@ def make_config(**settings: Any) -> Config:
 
 def save_reward_model(folder: Path) -> str:
     base = save_tiny_model(folder.parent / "reward_base", chat_template=True, seed=9)
-    model = models.load_reward_model(base, ModelConfig(path=base))
+    model = load_reward_model(base, ModelConfig(path=base))
     torch.manual_seed(1)
     with torch.no_grad():
         model.score.weight.normal_()
-    models.save_model(model, models.load_tokenizer(base), folder)
+    save_model(model, load_tokenizer(base), folder)
     return str(folder)
 
 
@@ -170,11 +174,11 @@ def test_another_tokenizer_has_no_kl_and_is_scored_by_its_text(tmp_path: Path, p
     assert report["candidates"]["other"]["kl"] is None
     rows = read_jsonl(tmp_path / "compare" / "responses.jsonl")
     answer = rows[0]["candidates"]["other"]
-    tokenizer = models.load_tokenizer(parents["reward_model"])
+    tokenizer = load_tokenizer(parents["reward_model"])
     template = ChatTemplate(tokenizer)
     sequence = template.prompt_ids(PROMPTS[0]) + template.response_ids(answer["response"], ended=answer["ended"])
-    model = models.load_reward_model(parents["reward_model"], context.config.model)
-    [expected] = models.sequence_scores(model, [sequence]).tolist()
+    model = load_reward_model(parents["reward_model"], context.config.model)
+    [expected] = sequence_scores(model, [sequence]).tolist()
     assert answer["scores"]["reward_model"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -328,13 +332,13 @@ def test_another_comparison_answers_alike_and_loads_only_what_is_new(
     before = {name: answers(every_kind, name) for name in ("base", "sft", "ppo", "sft-best-of-2")}
     shutil.copytree(every_kind.parent / "answers", tmp_path / "answers")
     loaded: list[str] = []
-    load = models.load_causal_lm
+    load = load_causal_lm
 
     def watched(path: str, *rest: Any, **named: Any) -> Any:
         loaded.append(path)
         return load(path, *rest, **named)
 
-    monkeypatch.setattr(models, "load_causal_lm", watched)
+    monkeypatch.setattr(loading, "load_causal_lm", watched)
     theirs = str(every_kind.parent / "theirs.jsonl")
     config = dataclasses.replace(
         make_config(best_of=[2], outputs={"theirs": theirs}), judge=JudgeConfig(tie_margin=0.5)
@@ -349,7 +353,7 @@ def test_another_comparison_answers_alike_and_loads_only_what_is_new(
 
 def test_files_alone_need_no_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parents: dict[str, str]) -> None:
     a, b = (write_outputs(tmp_path / f"{n}.jsonl", [(p, n * (i + 2)) for i, p in enumerate(PROMPTS)]) for n in "ab")
-    monkeypatch.setattr(models, "load_causal_lm", None)
+    monkeypatch.setattr(loading, "load_causal_lm", None)
     config = make_config(baseline="a", outputs={"a": a, "b": b})
     _, report, _ = run(tmp_path / "gold", {}, config)
     assert report["candidates"]["b"]["win_rate"] == 0.5  # as long as a's, which is all that this rubric looks at
@@ -450,7 +454,7 @@ def test_of_several_processes_one_asks_and_all_know(
     config = by_llm(server, tmp_path / "cache", JudgeName.gold)
     context = make_context(tmp_path / "compare", config, chosen, source())
     (tmp_path / "arguments").write_bytes(pickle.dumps(("compare", context, None)))
-    run_ranks(2, "tests.stages.stage_rank", str(tmp_path / "arguments"))
+    run_ranks(2, "tests.support.stage_rank", str(tmp_path / "arguments"))
     report = json.loads((tmp_path / "compare" / "report.json").read_text())
     assert report["llm_judge"]["requests"] == len(server.asked)
     assert len({json.dumps(body) for _, body, _ in server.asked}) == len(server.asked)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import uvicorn
 
-from rlhf.artifacts import StageFolder
-from rlhf.cli import run_job
+from rlhf.cli.job import run_job
 from rlhf.config import Config, DataConfig, LabelConfig, OnBadRow, RunConfig, StageName
 from rlhf.data.bad_rows import BadRows
 from rlhf.errors import UserError
 from rlhf.labeling.items import load
 from rlhf.labeling.store import Store
+from rlhf.runtime.folder import StageFolder
 from stages import label
-from tests.labeling.examples import compared, judgement, write
+from tests.support.labeling import compared, judgement, write
 
 
 def config_of(folder: Path, *, seed: int = 0, on_bad_row: OnBadRow = OnBadRow.refuse, **settings: Any) -> Config:

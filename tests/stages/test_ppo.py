@@ -16,8 +16,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf import models
-from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Advantage,
     Config,
@@ -39,11 +37,15 @@ from rlhf.config import (
 )
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role, Sampler, Split
 from rlhf.errors import UserError
-from rlhf.pipeline import StageContext
+from rlhf.models.load import load_reward_model
+from rlhf.models.save import save_model
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.engines import hf
-from rlhf.tracking import Tracker
+from rlhf.runtime.folder import StageFolder
+from rlhf.training.context import StageContext
+from rlhf.training.tracking import Tracker
 from stages import ppo
-from tests.tiny import LORA, needs_bitsandbytes, save_adapted_reward_model, save_tiny_model
+from tests.support.tiny import LORA, needs_bitsandbytes, save_adapted_reward_model, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -93,10 +95,10 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
 
 def save_reward_model(base: Path, folder: Path) -> None:
     """A random head on the base: a score that depends on the last tokens most."""
-    reward_model = models.load_reward_model(str(base), ModelConfig())
+    reward_model = load_reward_model(str(base), ModelConfig())
     torch.manual_seed(5)
     torch.nn.init.normal_(reward_model.score.weight, std=1.0)
-    models.save_model(reward_model, models.load_tokenizer(str(base)), folder)
+    save_model(reward_model, load_tokenizer(str(base)), folder)
 
 
 def settings(**ppo_values: Any) -> Config:
@@ -721,13 +723,13 @@ def test_a_reward_model_whose_bias_was_never_set_is_one_line_and_ours_is_trusted
     parents: Callable[[str], dict[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = parents("gpt2")
-    reward_model: Any = models.load_reward_model(str(given["reward_model"]), ModelConfig())
-    tokenizer = models.load_tokenizer(str(given["reward_model"]))
+    reward_model: Any = load_reward_model(str(given["reward_model"]), ModelConfig())
+    tokenizer = load_tokenizer(str(given["reward_model"]))
     with torch.no_grad():  # every score goes up by 100
         weight = reward_model.score.weight[0]
         reward_model.base_model.ln_f.bias += 100 * weight / weight.square().sum()
     foreign = tmp_path / "reward" / "model"
-    models.save_model(reward_model, tokenizer, foreign)
+    save_model(reward_model, tokenizer, foreign)
     config = settings(episodes=16, evaluate_every=0)
 
     def lines(reward_model: Path, name: str) -> list[str]:
@@ -744,5 +746,5 @@ def test_a_reward_model_whose_bias_was_never_set_is_one_line_and_ours_is_trusted
     assert lines(foreign, "ours") == []
     with torch.no_grad():
         reward_model.base_model.ln_f.bias -= mean * weight / weight.square().sum()
-    models.save_model(reward_model, tokenizer, tmp_path / "centred")
+    save_model(reward_model, tokenizer, tmp_path / "centred")
     assert lines(tmp_path / "centred", "centred") == []

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf import stopping
-from rlhf.artifacts import StageFolder
 from rlhf.config import KLConfig, LimitsConfig, OptimConfig
 from rlhf.errors import UserError
+from rlhf.runtime.folder import StageFolder
+from rlhf.training import stopping
 from stages import ppo
 from tests.stages import test_ppo
 from tests.stages.test_ppo import logged, run, same, settings, weights

@@ -26,9 +26,9 @@ from rlhf.config import (
     ValueHead,
     ZeroConfig,
 )
-from tests.ranks import run_ranks
 from tests.stages import test_ppo
 from tests.stages.test_ppo import logged, run, settings, weights
+from tests.support.ranks import run_ranks
 
 parents = test_ppo.parents  # the fixture
 
@@ -62,7 +62,7 @@ def run_on(ranks: int, config: Config, models: dict[str, Path], folder: Path, *,
     folder.mkdir(parents=True, exist_ok=True)
     arguments = folder.with_suffix(".pickle")
     arguments.write_bytes(pickle.dumps((config, models, folder, resume)))
-    run_ranks(ranks, "tests.stages.ppo_rank", str(arguments))
+    run_ranks(ranks, "tests.support.ppo_rank", str(arguments))
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config import ArchitectureConfig, Config, Device, LaunchConfig, ModelConfig, PretrainConfig, TrackerConfig
 from stages import pretrain
-from tests.fakes import ListSource, make_context
+from tests.support.fakes import ListSource, make_context
 
 
 def test_pretraining_lowers_the_loss_and_saves_a_model_that_loads(tmp_path: Path) -> None:

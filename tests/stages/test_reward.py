@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
-from rlhf import adapters, checkpoints, models
 from rlhf.config import (
     Config,
     DType,
@@ -25,10 +24,16 @@ from rlhf.config import (
 from rlhf.data.records import Demonstration, Ranking, Sampler
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.models import adapters
+from rlhf.models.batches import pad_right
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.scores import sequence_scores
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.reward.trainer import KWayTrainer, build_trainer
+from rlhf.runtime import checkpoints
 from stages import reward as stage
-from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
+from tests.support.fakes import ListSource, make_context, prompt
+from tests.support.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five"]
 
@@ -101,15 +106,15 @@ def test_saved_model_scores_alike_in_plain_transformers(tmp_path: Path, architec
     context = make(tmp_path, make_config(base), count=16)
     stage.run(context)
     folder = str(context.folder.model_dir)
-    template = ChatTemplate(models.load_tokenizer(folder))
+    template = ChatTemplate(load_tokenizer(folder))
     sequences = [
         template.prompt_ids(ranking.prompt) + template.response_ids(text)
         for ranking in context.data.held_out_rankings[:4]
         for text in ranking.completions
     ]
-    ours = models.sequence_scores(models.load_reward_model(folder, ModelConfig()), sequences, token_budget=64)
+    ours = sequence_scores(load_reward_model(folder, ModelConfig()), sequences, token_budget=64)
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    padded, lengths = models.pad_right(sequences, plain.config.pad_token_id, multiple_of=1)
+    padded, lengths = pad_right(sequences, plain.config.pad_token_id, multiple_of=1)
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
     with torch.no_grad():
         batched = plain(input_ids=padded, attention_mask=mask).logits[:, 0]
@@ -275,7 +280,7 @@ def test_lora_trains_adapters_and_head_and_saves_a_whole_model(tmp_path: Path) -
     context = make(tmp_path, config, count=80)
     metrics = stage.run(context)
     trained = weights(context.folder.model_dir)
-    untrained = models.load_reward_model(base, ModelConfig()).state_dict()
+    untrained = load_reward_model(base, ModelConfig()).state_dict()
     assert trained.keys() == untrained.keys()
     changed = {name for name in trained if not torch.equal(trained[name], untrained[name])}
     assert "score.weight" in changed
@@ -290,7 +295,7 @@ def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
     config.model.freeze = FreezeConfig(first_layers=1)
     context = make(tmp_path, config)
     stage.run(context)
-    trained, untrained = weights(context.folder.model_dir), models.load_reward_model(base, ModelConfig()).state_dict()
+    trained, untrained = weights(context.folder.model_dir), load_reward_model(base, ModelConfig()).state_dict()
     same = {name for name in trained if torch.equal(trained[name], untrained[name])}
     assert same == {name for name in trained if "layers.0." in name}
 
@@ -303,15 +308,15 @@ def test_lora_keeps_its_adapter_beside_the_merged_model(tmp_path: Path, dtype: D
     context = make(tmp_path, config, count=16)
     stage.run(context)
     sequences = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
-    merged = models.sequence_scores(models.load_reward_model(str(context.folder.model_dir), config.model), sequences)
+    merged = sequence_scores(load_reward_model(str(context.folder.model_dir), config.model), sequences)
     whole = json.loads((context.folder.model_dir / "adapter" / "adapter_config.json").read_text())["modules_to_save"]
     assert sorted(whole) == ["score", "transformer.ln_f"]
-    policy = models.load_causal_lm(base, config.model)
-    given = (models.load_tokenizer(base), Path(base), context.folder.model_dir, config.model)
+    policy = load_causal_lm(base, config.model)
+    given = (load_tokenizer(base), Path(base), context.folder.model_dir, config.model)
     adapted = adapters.reward_model_on(policy, *given)
     assert adapted is not None
     assert float(merged.std()) > 1e-4
-    error = (models.sequence_scores(adapted, sequences) - merged).abs().max()
+    error = (sequence_scores(adapted, sequences) - merged).abs().max()
     assert error < (1e-5 if dtype == DType.float32 else 0.05) * merged.abs().max()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rlhf.chain.source import load_source
 from rlhf.config import (
     Config,
     DataConfig,
@@ -19,7 +20,6 @@ from rlhf.config import (
     SelfInstructConfig,
     TrackerConfig,
 )
-from rlhf.data import load_source
 from rlhf.data.records import Split
 from rlhf.errors import UserError
 from rlhf.self_instruct.local import LocalModel
@@ -29,9 +29,9 @@ from rlhf.self_instruct.seeds import sandbox_seeds
 from rlhf.self_instruct.statistics import summarise, verb_and_object
 from rlhf.self_instruct.store import Store
 from stages import self_instruct
-from tests.fakes import ListSource, make_context
-from tests.self_instruct.fake import FakeWriter
-from tests.tiny import save_tiny_model
+from tests.support.fakes import ListSource, make_context
+from tests.support.self_instruct import FakeWriter
+from tests.support.tiny import save_tiny_model
 
 FILES = (
     *("instructions.jsonl", "instances.jsonl", "dropped.jsonl", "rounds.jsonl"),

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlhf import checkpoints, models, sft
 from rlhf.config import (
     Config,
     DType,
@@ -26,13 +25,22 @@ from rlhf.config import (
     TrackerConfig,
 )
 from rlhf.data.bad_rows import BadRows
-from rlhf.data.encoding import Encoder
+from rlhf.data.encoding import IGNORED, Encoder
 from rlhf.data.records import Demonstration, Message, Prompt, Role, Split
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
+from rlhf.models.freezing import disable_dropout
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.save import save_model
+from rlhf.models.tokenizers import load_tokenizer
+from rlhf.runtime import checkpoints
+from rlhf.sft.held_out import HeldOutSampler
+from rlhf.sft.rows import labelled, pretraining_rows
+from rlhf.sft.subset import chosen_subset
+from rlhf.sft.trainer import build_trainer, labelled_loss
 from stages import sft as stage
-from tests.fakes import ListSource, make_context, prompt
-from tests.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
+from tests.support.fakes import ListSource, make_context, prompt
+from tests.support.tiny import ARCHITECTURES, needs_bitsandbytes, save_tiny_model
 
 COLOURS = ["red", "blue", "green", "grey"]
 
@@ -75,7 +83,7 @@ def test_held_out_loss_falls_and_model_loads_with_plain_from_pretrained(tmp_path
     assert metrics["eval/loss"] == min(losses) < 0.5 * losses[0] or metrics["eval/loss"] < 1.0
     trained, untrained = weights(context.folder.model_dir), weights(Path(base))
     assert all(not torch.equal(trained[name], untrained[name]) for name in trained)
-    assert models.load_tokenizer(str(context.folder.model_dir)).chat_template
+    assert load_tokenizer(str(context.folder.model_dir)).chat_template
     assert {"train/loss", "optim/lr", "train/tokens_per_second"} <= set().union(*(m for _, m in context.tracker.logged))
     assert [step for step, _ in context.tracker.sampled] == [8, 16, 24, 32]
     assert set(context.tracker.sampled[0][1][0]) == {"prompt", "response", "demonstration"}
@@ -85,18 +93,18 @@ def test_only_response_and_end_token_have_labels_in_the_collated_batch(tmp_path:
     base = save_tiny_model(tmp_path / "base", "gpt2")  # its pad token is its end token
     config = make_config(base)
     context = make(tmp_path, config)
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = load_tokenizer(base)
     template = ChatTemplate(tokenizer)
     demonstrations = context.data.demonstrations(Split.train)[:8]
     encoded = Encoder(template, config.data, BadRows(OnBadRow.refuse, None)).demonstrations(demonstrations)
-    rows = sft.labelled(encoded)
-    built = sft.build_trainer(
+    rows = labelled(encoded)
+    built = build_trainer(
         context,
-        models.load_causal_lm(base, config.model),
+        load_causal_lm(base, config.model),
         tokenizer,
         rows,
         rows,
-        sft.HeldOutSampler(context, template, [], None),
+        HeldOutSampler(context, template, [], None),
     )
     batch = next(iter(built.get_train_dataloader()))
     seen = 0
@@ -188,7 +196,7 @@ def test_lora_changes_only_what_it_adapts_and_saves_a_whole_model(tmp_path: Path
     changed = {name for name in trained if not torch.equal(trained[name], untrained[name])}
     assert changed
     assert all("attn" in name or "mlp" in name for name in changed)
-    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    model = load_causal_lm(str(context.folder.model_dir), ModelConfig())
     assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
 
 
@@ -205,7 +213,7 @@ def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
 
 def _held_out_loss(model: Any, context: Any) -> float:
     """Mean over response tokens, one sequence at a time, without padding."""
-    template = ChatTemplate(models.load_tokenizer(str(context.parents["base"])))
+    template = ChatTemplate(load_tokenizer(str(context.parents["base"])))
     total, count = 0.0, 0
     for demonstration in context.data.demonstrations(Split.evaluation):
         prompt_ids = template.prompt_ids(demonstration.prompt)
@@ -225,14 +233,14 @@ def test_lora_on_a_quantized_base_trains_in_float32_and_saves_a_whole_model(tmp_
     config.model.lora, config.model.quantization = LoraConfig(r=4), Quantization.int8
     context = make(tmp_path, config)
     seen: set[torch.dtype] = set()
-    samples = sft.HeldOutSampler.__call__
+    samples = HeldOutSampler.__call__
 
     def watch(self: Any, model: Any, step: int) -> float | None:
         seen.update(p.dtype for p in model.parameters() if p.requires_grad)
         return samples(self, model, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft.HeldOutSampler, "__call__", watch)
+        patch.setattr(HeldOutSampler, "__call__", watch)
         stage.run(context)
     losses = context.tracker.values("eval/loss")
     assert losses[-1] < losses[0]
@@ -244,7 +252,7 @@ def test_held_out_loss_is_the_mean_over_response_tokens(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "base", "qwen2")
     context = make(tmp_path, make_config(base, micro_batch_size_per_device=4))
     metrics = stage.run(context)
-    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    model = load_causal_lm(str(context.folder.model_dir), ModelConfig())
     assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
 
 
@@ -263,7 +271,7 @@ def test_packing_gives_each_row_the_loss_it_has_alone(tmp_path: Path) -> None:
     context.data.held_out_demonstrations = context.data.train_demonstrations
     metrics = stage.run(context)
     assert metrics["train/steps"] == 1
-    model = models.load_causal_lm(base, ModelConfig())
+    model = load_causal_lm(base, ModelConfig())
     assert metrics["train/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-4)
 
 
@@ -282,8 +290,8 @@ def test_pretraining_text_is_the_stated_share_of_rows_with_loss_on_every_token(t
     context = make(tmp_path, make_config(base, pretraining_fraction=0.2, epochs=1), count=32)
     metrics = stage.run(context)
     assert metrics["data/pretraining_rows"] == 8
-    encoder = Encoder(ChatTemplate(models.load_tokenizer(base)), context.config.data, BadRows(OnBadRow.refuse, None))
-    row = sft.pretraining_rows(context, encoder, 4)[0]
+    encoder = Encoder(ChatTemplate(load_tokenizer(base)), context.config.data, BadRows(OnBadRow.refuse, None))
+    row = pretraining_rows(context, encoder, 4)[0]
     assert row["labels"] == row["input_ids"]
 
 
@@ -297,15 +305,15 @@ def test_selection_keeps_the_checkpoint_it_names(tmp_path: Path, select_by: Sele
     losses = context.tracker.values("eval/loss")
     assert losses[-1] > min(losses)
     assert metrics["eval/loss"] == (min(losses) if select_by == SelectBy.validation_loss else losses[-1])
-    model = models.load_causal_lm(str(context.folder.model_dir), ModelConfig())
+    model = load_causal_lm(str(context.folder.model_dir), ModelConfig())
     assert metrics["eval/loss"] == pytest.approx(_held_out_loss(model, context), rel=1e-3)
 
 
 def test_selection_by_reward_model_keeps_the_best_scoring_checkpoint(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "base", "llama")
-    scorer = models.load_reward_model(base, ModelConfig())
+    scorer = load_reward_model(base, ModelConfig())
     torch.nn.init.normal_(scorer.score.weight)
-    models.save_model(scorer, models.load_tokenizer(base), tmp_path / "reward")
+    save_model(scorer, load_tokenizer(base), tmp_path / "reward")
     config = make_config(base, epochs=3, select_by=SelectBy.reward_model, reward_model=str(tmp_path / "reward"))
     context = make(tmp_path, config)
     metrics = stage.run(context)
@@ -359,19 +367,19 @@ def test_nothing_is_written_outside_the_stage_folder(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loss_at_labelled_positions_alone_has_the_gradient_of_the_whole(tmp_path: Path, architecture: str) -> None:
-    model = models.load_causal_lm(save_tiny_model(tmp_path, architecture, tied=True), ModelConfig())
-    models.disable_dropout(model)
+    model = load_causal_lm(save_tiny_model(tmp_path, architecture, tied=True), ModelConfig())
+    disable_dropout(model)
     ids = torch.randint(1, 300, (3, 16), generator=torch.Generator().manual_seed(0))
     labels = ids.clone()
-    labels[0, :5] = labels[1, 9:] = labels[2, :2] = sft.IGNORED
+    labels[0, :5] = labels[1, 9:] = labels[2, :2] = IGNORED
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    loss, tokens = sft.labelled_loss(model, inputs, model)
+    loss, tokens = labelled_loss(model, inputs, model)
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     expected = model(**inputs).loss  # Transformers' mean over labelled positions
     expected.backward()
-    assert tokens == int((labels[:, 1:] != sft.IGNORED).sum())
+    assert tokens == int((labels[:, 1:] != IGNORED).sum())
     torch.testing.assert_close(loss / tokens, expected)
     for gradient, parameter in zip(gradients, model.parameters(), strict=True):
         torch.testing.assert_close(gradient / tokens, parameter.grad, atol=1e-6, rtol=1e-4)
@@ -379,14 +387,14 @@ def test_loss_at_labelled_positions_alone_has_the_gradient_of_the_whole(tmp_path
 
 def tasks_of(context: Any, settings: Any, *, rule: SubsetRule, judge: Any = None) -> list[tuple[str, int]]:
     """What is chosen of 12 demonstrations of three tasks, the first with nine: (task, number) in order."""
-    template = ChatTemplate(models.load_tokenizer(context.config.model.path))
+    template = ChatTemplate(load_tokenizer(context.config.model.path))
     demonstrations = [
         Demonstration(Prompt(f"{task}:{i}", (Message(Role.user, f"say {i}"),), task), "yes " * ((7 * i) % 11 + 1))
         for i, task in enumerate(["a"] * 9 + ["b"] * 2 + ["c"])
     ]
     encoder = Encoder(template, context.config.data, BadRows(OnBadRow.refuse, None))
     context.config.sft.subset, context.config.sft.subset_rule = settings, rule
-    chosen = sft.chosen_subset(context, encoder.demonstrations(demonstrations), judge)
+    chosen = chosen_subset(context, encoder.demonstrations(demonstrations), judge)
     return [(d.prompt.task, int(d.prompt.id.split(":")[1])) for d in chosen]
 
 
@@ -430,7 +438,7 @@ def test_loss_on_all_turns_learns_more_tokens_than_on_the_last(tmp_path: Path) -
         config = make_config(base, epochs=1, loss_on=loss_on)
         context = make_context(tmp_path / loss_on.value, config, {"base": base}, data)
         tokens[loss_on] = stage.run(context)["data/loss_tokens"]
-    template = ChatTemplate(models.load_tokenizer(base))
+    template = ChatTemplate(load_tokenizer(base))
     assert tokens[LossOn.last] == 8 * len(template.response_ids("blue"))
     assert tokens[LossOn.all] == tokens[LossOn.last] + 8 * len(template.response_ids("red"))
 

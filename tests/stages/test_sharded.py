@@ -21,10 +21,10 @@ from rlhf.config import (
     TrackerConfig,
     ZeroConfig,
 )
-from tests.fakes import ListSource, make_context
-from tests.ranks import run_ranks
 from tests.stages import test_reward, test_sft
-from tests.tiny import save_tiny_model
+from tests.support.fakes import ListSource, make_context
+from tests.support.ranks import run_ranks
+from tests.support.tiny import save_tiny_model
 
 WEIGHTS = 5e-5  # the largest difference of a weight that rounding may make
 METRICS = 2e-4  # and of a loss or another number
@@ -63,7 +63,7 @@ def start(ranks: int, zero: int, stage: str, folder: Path, base: str, *, stop_at
     context.resume = resume
     arguments = folder / "arguments.pickle"
     arguments.write_bytes(pickle.dumps((stage, context, stop_at)))
-    run_ranks(ranks, "tests.stages.stage_rank", str(arguments))
+    run_ranks(ranks, "tests.support.stage_rank", str(arguments))
     return Path(context.folder.path)
 
 

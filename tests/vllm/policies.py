@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from rlhf import models
 from rlhf.config import DType, ModelConfig
+from rlhf.models.load import load_causal_lm
+from rlhf.models.save import save_model
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.rollout import Rollout
-from tests.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model
 
 EOS = 0
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14], [9, 9, 9, 9, 9], [3, 4], [7, 8, 9, 10]]
@@ -23,12 +25,12 @@ BOUND = {DType.float32: 1e-4, DType.bfloat16: 5e-2}
 def save_sharp_model(folder: Path, architecture: str, *, tied: bool = False) -> str:
     """A random model with heads of 32 numbers, vLLM's least on a CPU, whose next token is not all but uniform."""
     path = save_tiny_model(folder, architecture, tied=tied, heads=1, pad=True)
-    model, tokenizer = models.load_causal_lm(path, ModelConfig()), models.load_tokenizer(path)
+    model, tokenizer = load_causal_lm(path, ModelConfig()), load_tokenizer(path)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(6)
-    models.save_model(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
     return path
 
 

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf import models
-from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Config,
     DataConfig,
@@ -31,11 +29,16 @@ from rlhf.config import (
 )
 from rlhf.data.records import Demonstration, Message, Prompt, Role
 from rlhf.errors import UserError
-from rlhf.pipeline import StageContext
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.lora import add_lora
+from rlhf.models.save import save_model
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.engines import vllm_colocated
 from rlhf.ppo.engines.vllm_colocated import VLLMEngine
+from rlhf.runtime.folder import StageFolder
+from rlhf.training.context import StageContext
 from stages import ppo
-from tests.fakes import ListSource, MemoryTracker
+from tests.support.fakes import ListSource, MemoryTracker
 from tests.vllm.policies import BOUND, EOS, PROMPTS, largest_difference, save_sharp_model, update
 
 pytest.importorskip("vllm", reason="vLLM is not installed; `make test-vllm` makes an environment that has it")
@@ -68,7 +71,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Any, VLLMEngine]]]:
         config = config_for(**rollout)
         config.model = ModelConfig(dtype=dtype)
         path = save_sharp_model(tmp_path / "policy", architecture, tied=tied)
-        policy = models.load_causal_lm(path, config.model)
+        policy = load_causal_lm(path, config.model)
         engine = VLLMEngine(config, path, eos_token_id=EOS, device=torch.device("cpu"))
         engines.append(engine)
         return policy, engine
@@ -114,7 +117,7 @@ def test_an_adapter_is_synced_merged_and_stays_apart_in_the_policy(
     start: Callable[..., tuple[Any, VLLMEngine]],
 ) -> None:
     base, engine = start("llama")
-    policy = models.add_lora(base, LoraConfig(r=2))
+    policy = add_lora(base, LoraConfig(r=2))
     with torch.no_grad():
         for name, weight in policy.named_parameters():
             if "lora_B" in name:
@@ -200,9 +203,9 @@ def test_ppo_trains_on_its_rollouts(tmp_path: Path) -> None:
         evaluation_prompts=4,
     )
     save_sharp_model(tmp_path / "policy", "llama")
-    reward_model = models.load_reward_model(str(tmp_path / "policy"), ModelConfig())
+    reward_model = load_reward_model(str(tmp_path / "policy"), ModelConfig())
     torch.nn.init.normal_(reward_model.score.weight)
-    models.save_model(reward_model, models.load_tokenizer(str(tmp_path / "policy")), tmp_path / "reward_model")
+    save_model(reward_model, load_tokenizer(str(tmp_path / "policy")), tmp_path / "reward_model")
     rows = [Demonstration(Prompt(f"toy:{i}", (Message(Role.user, "one " * (1 + i)),)), "three") for i in range(8)]
     tracker = MemoryTracker()
     parents = {name: tmp_path / name for name in ("policy", "reward_model")}

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf import models
 from rlhf.config import Config, DType, ModelConfig, RolloutConfig, RolloutEngineName, VLLMConfig
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.engines.requirements import require_server
 from rlhf.ppo.engines.vllm_server import VLLMServerEngine
 from tests.vllm.policies import BOUND, PROMPTS, largest_difference, save_sharp_model, update
@@ -78,8 +79,8 @@ def test_after_an_update_its_logprobs_are_the_trainers_and_before_it_they_are_no
         )
     )
     require_server(config.rollout)
-    policy = models.load_causal_lm(path, ModelConfig())
-    engine = VLLMServerEngine(config, tmp_path, tokenizer=models.load_tokenizer(path))
+    policy = load_causal_lm(path, ModelConfig())
+    engine = VLLMServerEngine(config, tmp_path, tokenizer=load_tokenizer(path))
     engine.sync(policy)
     assert largest_difference(policy, engine.generate(PROMPTS, seed=0), 0.7) < BOUND[DType.float32]
     for seed in (1, 2):

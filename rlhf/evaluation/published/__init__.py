@@ -1,1 +1,4 @@
-"""Numbers that others published, from the outputs and verdicts that they published: a check of our ruler."""
+"""What others have published, measured with our ruler: their samples and their verdicts.
+
+`samples` and `verdicts` read files; `differences` and `verdicts_report` measure; `*_text` and `*_page` show.
+"""

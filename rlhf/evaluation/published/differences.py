@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rlhf.config import TextMetric
 from rlhf.evaluation.published.samples import GROUPS, Cell, Context
-from rlhf.evaluation.text_metrics import NAMES, TITLES
-from rlhf.evaluation.winrate import Bootstrap, interval
+from rlhf.evaluation.statistics.win_rates import Bootstrap, interval
+from rlhf.evaluation.tasks.text_metrics import NAMES, TITLES
 
 BASES = ("gpt", "base")
 PPO, PTX = "ppo-noptx", "ppo-ptx"

@@ -15,10 +15,10 @@ from typing import Any
 
 from rlhf.config import TextMetric
 from rlhf.data.files import Row
+from rlhf.data.rows import rows_of
 from rlhf.errors import UserError
-from rlhf.evaluation.published.rows import rows_of
-from rlhf.evaluation.qa_metrics import Answer
-from rlhf.evaluation.text_metrics import Scores, score
+from rlhf.evaluation.tasks.qa_metrics import Answer
+from rlhf.evaluation.tasks.text_metrics import Scores, score
 
 GROUPS = ("model_type", "prompt_type")
 _COLUMNS = ("context", "ref_text", "sample")

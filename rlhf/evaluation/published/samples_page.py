@@ -7,12 +7,12 @@ from html import escape
 from typing import Any
 
 from rlhf.config import TextMetric
-from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, styles, whiskers
+from rlhf.evaluation.pages.figures import Figure, Style, canvas, legend_columns, styles, whiskers
+from rlhf.evaluation.pages.html import colour_key, gallery, mark_differences, page
 from rlhf.evaluation.published.differences import BASES, PPO, label, methods
 from rlhf.evaluation.published.samples import Cell, Context, parameters
 from rlhf.evaluation.published.samples_text import Table, shown, tables
-from rlhf.evaluation.report import colour_key, gallery, mark_differences, page
-from rlhf.evaluation.text_metrics import NAMES, TITLES, as_text
+from rlhf.evaluation.tasks.text_metrics import NAMES, TITLES, as_text
 
 CARDS = 12  # contexts shown side by side
 _LONG_CONTEXT = 400  # characters; of a longer one the end is shown, the whole on a click

@@ -9,7 +9,7 @@ from typing import Any
 from rlhf.config import TextMetric
 from rlhf.evaluation.published.differences import bracketed, methods
 from rlhf.evaluation.published.samples import Cell
-from rlhf.evaluation.text_metrics import NAMES, TITLES
+from rlhf.evaluation.tasks.text_metrics import NAMES, TITLES
 
 
 @dataclass(frozen=True)

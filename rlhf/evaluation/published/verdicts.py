@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.data.files import Row, shorten
+from rlhf.data.rows import rows_of
 from rlhf.errors import UserError
-from rlhf.evaluation.published.rows import rows_of
 
 UNNAMED = ("output_1", "output_2")  # what models are called that the file does not name
 _NO_VERDICT = ("", "nan", "null", "none", "na")  # of a table, whose values are text

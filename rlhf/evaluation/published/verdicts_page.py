@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rlhf.evaluation.plots import HEIGHT_IN, Figure, canvas, whiskers
+from rlhf.evaluation.pages.figures import HEIGHT_IN, Figure, canvas, whiskers
+from rlhf.evaluation.pages.html import gallery, page
 from rlhf.evaluation.published.verdicts_text import tables
-from rlhf.evaluation.report import gallery, page
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6e6e6e"  # Okabe and Ito's, as elsewhere
 _GROUP = "Pictures"

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.evaluation.agreement import krippendorff_alpha, pair_agreement
-from rlhf.evaluation.length_control import length_controlled
-from rlhf.evaluation.position import consistency, position_bias
 from rlhf.evaluation.published.verdicts import Verdict
 from rlhf.evaluation.published.verdicts_text import remarks, statement
-from rlhf.evaluation.ratings import ELO, ratings
-from rlhf.evaluation.winrate import Bootstrap, Estimate, by_task
+from rlhf.evaluation.statistics.agreement import krippendorff_alpha, pair_agreement
+from rlhf.evaluation.statistics.length_control import length_controlled
+from rlhf.evaluation.statistics.position import consistency, position_bias
+from rlhf.evaluation.statistics.ratings import ELO, ratings
+from rlhf.evaluation.statistics.win_rates import Bootstrap, Estimate, by_task
 
 _BINS, _FEWEST_IN_BIN = 10, 20  # of differences in length
 _Bootstraps = Callable[[int], Bootstrap]  # by the number of prompts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts import StageFolder
+from rlhf.runtime.folder import StageFolder
 
 _SEEDS = ("seed", "ppo.seed")
 _SHORT = {"ppo.kl.coef": "KL", "ppo.ptx.coef": "ptx"}  # coefficients, as labels name them

@@ -16,18 +16,18 @@ import numpy as np
 
 from rlhf.config import Config
 from rlhf.data.records import DataSource, Prompt
-from rlhf.evaluation import best_of_n
-from rlhf.evaluation.answer_cache import AnswerCache
-from rlhf.evaluation.answering import Generated, Model, answer, answer_few_shot
-from rlhf.evaluation.benchmarks import benchmark_of, gets_right
-from rlhf.evaluation.best_of import Scorer, sample_many
-from rlhf.evaluation.candidates import FEW_SHOT, parameters
-from rlhf.evaluation.judges import GoldJudge, RewardModelJudge
-from rlhf.evaluation.multiple_choice import chosen
+from rlhf.evaluation.answering.answers import Generated, Model, answer, answer_few_shot
+from rlhf.evaluation.answering.cache import AnswerCache
+from rlhf.evaluation.answering.candidates import FEW_SHOT, parameters
+from rlhf.evaluation.answering.multiple_choice import chosen
+from rlhf.evaluation.answering.samples import Scorer, sample_many
+from rlhf.evaluation.judges.judge import GoldJudge, RewardModelJudge
+from rlhf.evaluation.statistics import best_of_n
+from rlhf.evaluation.statistics.win_rates import Bootstrap, verdicts
 from rlhf.evaluation.sweeps.gather import KL_COEF, PTX_COEF, Gathered, Setting
 from rlhf.evaluation.sweeps.points import PerPrompt, Point
 from rlhf.evaluation.sweeps.summary import BestOfN, Measured
-from rlhf.evaluation.winrate import Bootstrap, verdicts
+from rlhf.evaluation.tasks.benchmarks import benchmark_of, gets_right
 
 
 @dataclass(frozen=True)

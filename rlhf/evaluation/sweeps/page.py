@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rlhf.evaluation.plots import Figure, styles
-from rlhf.evaluation.report import Made, colour_key, gallery, method_html, page, samples_html
+from rlhf.evaluation.pages.figures import Figure, styles
+from rlhf.evaluation.pages.html import Made, colour_key, gallery, method_html, page, samples_html
 from rlhf.evaluation.sweeps import claims_view
 from rlhf.evaluation.sweeps.plots import DRAWN, method_title
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhf.evaluation.overoptimisation import Fit
-from rlhf.evaluation.plots import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
+from rlhf.evaluation.pages.figures import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
+from rlhf.evaluation.statistics.overoptimisation import Fit
 from rlhf.evaluation.sweeps.points import Point, Value, share, size_title, value, value_of_seeds
 from rlhf.evaluation.sweeps.summary import METHODS, BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.evaluation.seeds import over_seeds
-from rlhf.evaluation.winrate import Bootstrap
+from rlhf.evaluation.statistics.seeds import over_seeds
+from rlhf.evaluation.statistics.win_rates import Bootstrap
 
 PerPrompt = NDArray[np.float64]  # (prompts,)
 

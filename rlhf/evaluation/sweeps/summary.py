@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluation import matched_kl, overoptimisation
-from rlhf.evaluation.overoptimisation import Form
+from rlhf.evaluation.statistics import matched_kl, overoptimisation
+from rlhf.evaluation.statistics.overoptimisation import Form
+from rlhf.evaluation.statistics.win_rates import Bootstrap
 from rlhf.evaluation.sweeps.points import (
     PerPrompt,
     Point,
@@ -22,7 +23,6 @@ from rlhf.evaluation.sweeps.points import (
     value,
     value_of_seeds,
 )
-from rlhf.evaluation.winrate import Bootstrap
 
 METHODS = ("base", "base-few-shot", "sft", "ppo", "ppo-ptx")  # of models, as figure 1 orders them
 QUANTITIES = ("judge", "proxy", "kl", "tokens", "wins_sft", "wins_largest")  # a number a prompt

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from rlhf.config import RolloutConfig
+from rlhf.models.sharding import gathered
 from rlhf.ppo.rollout import Rollout, generate
-from rlhf.zero import gathered
 
 
 class HFEngine:

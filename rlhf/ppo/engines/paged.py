@@ -15,9 +15,9 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.utils.generic import is_flash_attention_requested
 
 from rlhf.config import RolloutConfig
-from rlhf.models import unwrap_lora
+from rlhf.models.lora import unwrap_lora
+from rlhf.models.sharding import gathered
 from rlhf.ppo.rollout import Rollout
-from rlhf.zero import gathered
 
 # Tokens in a block of the cache, and tokens of one forward pass. Flash attention wants blocks of 256; the others hold
 # a mask of (tokens of the pass) x (tokens of the cache), so both are small for them.

@@ -15,10 +15,11 @@ import torch
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.models import resolve_model_path, stored_state_dict
+from rlhf.models.folders import resolve_model_path
+from rlhf.models.lora import stored_state_dict
+from rlhf.models.sharding import gathered
 from rlhf.ppo.engines.vllm_sampling import request_seeds, sampling_fields
 from rlhf.ppo.rollout import Rollout
-from rlhf.zero import gathered
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where `sync` can hand it tensors

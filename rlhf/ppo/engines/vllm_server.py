@@ -16,13 +16,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf import distributed
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.models import save_model, torch_dtype
+from rlhf.models.load import torch_dtype
+from rlhf.models.save import save_model
+from rlhf.models.sharding import gathered
 from rlhf.ppo.engines.vllm_sampling import request_seeds, sampling_fields
 from rlhf.ppo.rollout import Rollout
-from rlhf.zero import gathered
+from rlhf.runtime import distributed
 
 
 class VLLMServerEngine:

@@ -11,9 +11,6 @@ from unittest.mock import patch
 
 import torch
 
-from rlhf import models
-from rlhf import sft as sft_library
-from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Config,
     DataConfig,
@@ -29,8 +26,12 @@ from rlhf.config import (
     TrackerConfig,
 )
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Role
-from rlhf.pipeline import StageContext, prepare_torch
+from rlhf.models.load import load_causal_lm
 from rlhf.ppo.rollout import generate
+from rlhf.runtime.folder import StageFolder
+from rlhf.sft import trainer
+from rlhf.training.context import StageContext
+from rlhf.training.torch_settings import prepare_torch
 from stages import ppo as ppo_stage
 from stages import reward as reward_stage
 from stages import sft as sft_stage
@@ -38,7 +39,7 @@ from tests.benchmarks.versus_trl import workload
 from tests.benchmarks.versus_trl.gate import Gate
 from tests.benchmarks.versus_trl.trainer_gate import STEPS_AN_ITERATION, TrainerGate
 from tests.benchmarks.versus_trl.workload import Job
-from tests.fakes import ListSource
+from tests.support.fakes import ListSource
 
 ENDLESS = 10**6
 SFT_MICRO_BATCH = workload.SFT_BATCH // 2  # half the activations at once; the step and its cost are the same
@@ -71,7 +72,7 @@ def rollout(job: Job, root: Path, gate: Gate) -> None:
     config = _config(job)
     prepare_torch(config)
     attention = dataclasses.replace(config.model, attn_implementation="eager")  # what stages/ppo.py picks here
-    policy = models.load_causal_lm(str(workload.folder_of(root, job) / "policy"), attention)
+    policy = load_causal_lm(str(workload.folder_of(root, job) / "policy"), attention)
     gate.done()
     for seed in range(ENDLESS):
         sampled = generate(
@@ -128,7 +129,7 @@ def sft(job: Job, root: Path, gate: Gate) -> None:
         return int(batch["attention_mask"].sum())
 
     context = _context(config, {"base": folder / "policy"}, data, _SilentTracker())
-    with patch.object(sft_library, "build_trainer", _gated(sft_library.build_trainer, tokens, gate, job)):
+    with patch.object(sft_stage, "build_trainer", _gated(trainer.build_trainer, tokens, gate, job)):
         sft_stage.run(context)
 
 

@@ -11,8 +11,8 @@ from sacrebleu import corpus_bleu
 from rlhf.config import TextMetric
 from rlhf.evaluation.published.differences import summarise
 from rlhf.evaluation.published.samples import read
-from rlhf.evaluation.winrate import Bootstrap
-from tests.evaluation.published.tables import of_models, table, write
+from rlhf.evaluation.statistics.win_rates import Bootstrap
+from tests.support.published_tables import of_models, table, write
 
 SHARED = Path("/work/shared/data/instructgpt")
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files are not on this machine")

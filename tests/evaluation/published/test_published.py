@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from rlhf.artifacts import StageFolder
 from rlhf.config import CompareConfig, Config, RunConfig, StageName, TextMetric
 from rlhf.errors import UserError
+from rlhf.runtime.folder import StageFolder
 from stages import published as stage
-from tests.evaluation.published.tables import table
+from tests.support.published_tables import table
 
 
 def verdicts(path: Path, preferences: list[Any]) -> str:

@@ -10,7 +10,7 @@ from sacrebleu import corpus_bleu
 from rlhf.config import TextMetric
 from rlhf.errors import UserError
 from rlhf.evaluation.published.samples import Cell, parameters, read
-from tests.evaluation.published.tables import REFERENCES, TEXTS, of_models, table, write
+from tests.support.published_tables import REFERENCES, TEXTS, of_models, table, write
 
 
 def numbers(cell: Cell) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rlhf.evaluation.published.differences import summarise
 from rlhf.evaluation.published.samples import Cell, read
 from rlhf.evaluation.published.samples_page import chosen_contexts, figures, render
 from rlhf.evaluation.published.samples_text import tables, text_table
-from tests.evaluation.published.tables import REFERENCES, TEXTS, of_models, table, write
+from tests.support.published_tables import REFERENCES, TEXTS, of_models, table, write
 
 MODELS = ["gpt-xl", "gpt-6b", "ppo-noptx-xl", "ppo-noptx-6b", "ppo-ptx-xl"]
 

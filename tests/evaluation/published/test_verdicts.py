@@ -13,7 +13,7 @@ import pytest
 
 from rlhf.errors import UserError
 from rlhf.evaluation.published.verdicts import Verdict, read
-from tests.evaluation.published.rows import row, written
+from tests.support.published_rows import row, written
 
 ROWS = [row(1), row(2, input="In Spanish."), row(1.25, dataset="oasst"), row(None)]
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from rlhf.evaluation.published.verdicts_page import figures, render
-from tests.evaluation.published.rows import both_orders, league, liking_length, report, verdict
+from tests.support.published_rows import both_orders, league, liking_length, report, verdict
 
 
 def titles(verdicts: list[Any]) -> list[str]:

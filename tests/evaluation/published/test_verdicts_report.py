@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from rlhf.evaluation.length_control import length_controlled
 from rlhf.evaluation.published.verdicts import read
-from rlhf.evaluation.winrate import Bootstrap
-from tests.evaluation.published.rows import both_orders, league, liking_length, report, verdict
+from rlhf.evaluation.statistics.length_control import length_controlled
+from rlhf.evaluation.statistics.win_rates import Bootstrap
+from tests.support.published_rows import both_orders, league, liking_length, report, verdict
 
 SHARED = Path("/work/shared/data")
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real files are not on this machine")

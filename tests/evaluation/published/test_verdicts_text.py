@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rlhf.evaluation.published.verdicts_text import tables, text_table
-from tests.evaluation.published.rows import both_orders, league, liking_length, report, verdict
+from tests.support.published_rows import both_orders, league, liking_length, report, verdict
 
 
 def test_one_pair_is_told_in_a_sentence_with_its_length_control() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlhf.evaluation.sweeps.claims import claims, statement
 from rlhf.evaluation.sweeps.summary import Measured
-from tests.evaluation.sweeps.measured import ITEMS, point, sizes, study
+from tests.support.measured import ITEMS, point, sizes, study
 
 
 def told(measured: Measured) -> dict[str, bool | None]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rlhf.artifacts import StageFolder
 from rlhf.evaluation.sweeps.gather import KL_COEF, PTX_COEF, gather
+from rlhf.runtime.folder import StageFolder
 
 
 class Runs:

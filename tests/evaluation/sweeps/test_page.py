@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rlhf.evaluation.report import Made
+from rlhf.evaluation.pages.html import Made
 from rlhf.evaluation.sweeps import page, plots, tables
 from rlhf.evaluation.sweeps.claims import claims, statement
 from rlhf.evaluation.sweeps.summary import Measured, summarise
-from tests.evaluation.sweeps.measured import sizes, study
+from tests.support.measured import sizes, study
 
 MADE = Made("python -m rlhf stage=report", "seed: 0", {"python": "3"}, {"source": "x"}, {})
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rlhf.evaluation.statistics.win_rates import Bootstrap
 from rlhf.evaluation.sweeps.points import difference, share, value, value_of_seeds
-from rlhf.evaluation.winrate import Bootstrap
 
 BOOTSTRAP = Bootstrap(200, samples=2000, seed=0)
 RNG = np.random.default_rng(0)

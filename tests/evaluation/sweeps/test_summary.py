@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rlhf.artifacts import finite
 from rlhf.evaluation.sweeps.summary import at_equal_kl, best_of_n_fit, by_size, curves, rl_fit, summarise
-from tests.evaluation.sweeps.measured import KLS, SFT, gold, sizes, study
+from rlhf.runtime.files import finite
+from tests.support.measured import KLS, SFT, gold, sizes, study
 
 
 def test_fit_of_a_sweep_finds_the_peak_that_made_it() -> None:

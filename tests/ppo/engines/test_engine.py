@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.artifacts import StageFolder
 from rlhf.config import (
     Config,
     ModelConfig,
@@ -23,15 +22,18 @@ from rlhf.config import (
 )
 from rlhf.data.records import Demonstration, Message, Prompt, Role
 from rlhf.errors import UserError
-from rlhf.models import load_reward_model, load_tokenizer, save_model
-from rlhf.pipeline import StageContext
-from rlhf.ppo.engines import engine as engines
+from rlhf.models.load import load_reward_model
+from rlhf.models.save import save_model
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.engines.hf import HFEngine
+from rlhf.ppo.engines.start import open_engine
 from rlhf.ppo.rollout import Rollout, generate
+from rlhf.runtime.folder import StageFolder
+from rlhf.training.context import StageContext
 from stages import ppo
-from tests.fakes import ListSource, MemoryTracker
-from tests.ppo.tiny import EOS, PAD, tiny_model
-from tests.tiny import save_tiny_model
+from tests.support.fakes import ListSource, MemoryTracker
+from tests.support.tiny import save_tiny_model
+from tests.support.tiny_ppo import EOS, PAD, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14]]
 
@@ -147,7 +149,7 @@ def test_rollout_engine_names_the_class(name: str, tmp_path: Path) -> None:
     context = context_in(tmp_path)
     context.config.rollout.engine = RolloutEngineName(name)
     roles = ppo.load_roles(context)
-    with engines.open_engine(context, roles) as engine:
+    with open_engine(context, roles) as engine:
         assert type(engine).__name__.lower() == f"{name}engine"
 
 

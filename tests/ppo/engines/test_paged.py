@@ -9,11 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf.config import LoraConfig, RolloutConfig
-from rlhf.models import add_lora
+from rlhf.models.lora import add_lora
 from rlhf.ppo.engines.hf import HFEngine
 from rlhf.ppo.engines.paged import PagedEngine
 from rlhf.ppo.rollout import Rollout
-from tests.ppo.tiny import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
+from tests.support.tiny_ppo import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14], [9, 9, 9, 9, 9], [3, 4], [7, 8, 9, 10]]
 

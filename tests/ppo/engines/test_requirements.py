@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rlhf import cli, pipeline
+from rlhf.chain import runner
+from rlhf.cli import main
 from rlhf.config import Config, RolloutConfig, RolloutEngineName, RunConfig, StageName, VLLMConfig
 from rlhf.errors import UserError
 from rlhf.ppo.engines.requirements import require_installed, require_server
@@ -54,7 +55,7 @@ def test_vllm_without_vllm_says_what_to_install(stage: StageName, tmp_path: Any)
     config = Config(
         stage=stage, run=RunConfig(root=str(tmp_path)), rollout=RolloutConfig(engine=RolloutEngineName.vllm)
     )
-    for refuses in (pipeline.run, pipeline.check):
+    for refuses in (runner.run, runner.check):
         with pytest.raises(UserError, match=r"rollout.engine=vllm needs vLLM, .* pip install 'rlhf\[vllm\]'"):
             refuses(config)
     assert list(tmp_path.iterdir()) == []
@@ -64,7 +65,7 @@ def test_vllm_without_vllm_says_what_to_install(stage: StageName, tmp_path: Any)
 def test_stages_without_rollouts_of_ppo_do_not_ask_for_vllm(tmp_path: Any) -> None:
     config = Config(run=RunConfig(root=str(tmp_path)), rollout=RolloutConfig(engine=RolloutEngineName.vllm))
     config.stage = StageName.sft
-    pipeline.check(config)
+    runner.check(config)
 
 
 @pytest.mark.skipif(VLLM, reason="vLLM is installed here")
@@ -74,7 +75,7 @@ def test_vllm_without_vllm_is_status_2_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["rlhf", "stage=ppo", "rollout=vllm"])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     assert caught.value.code == 2
     assert "rollout.engine=vllm needs vLLM" in capsys.readouterr().err
 

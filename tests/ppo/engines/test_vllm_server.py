@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from rlhf import models
 from rlhf.config import Config, ModelConfig, RolloutConfig, RolloutEngineName, VLLMConfig
 from rlhf.errors import UserError
+from rlhf.models.load import load_causal_lm
+from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.engines.vllm_server import VLLMServerEngine
-from tests.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model
 
 
 class FakeServer:
@@ -84,8 +85,8 @@ def engine_for(server: FakeServer, folder: Path, **vllm: Any) -> tuple[VLLMServe
         )
     )
     path = save_tiny_model(folder / "policy", "llama", pad=True)
-    tokenizer = models.load_tokenizer(path)
-    return VLLMServerEngine(config, folder / "ppo", tokenizer=tokenizer), models.load_causal_lm(path, ModelConfig())
+    tokenizer = load_tokenizer(path)
+    return VLLMServerEngine(config, folder / "ppo", tokenizer=tokenizer), load_causal_lm(path, ModelConfig())
 
 
 def test_answers_become_responses_in_the_order_of_the_prompts(server: FakeServer, tmp_path: Path) -> None:

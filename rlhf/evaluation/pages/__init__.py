@@ -1,0 +1,1 @@
+"""What every page of results is made of: `html` for its text, `figures` for its pictures."""
