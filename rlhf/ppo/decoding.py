@@ -27,7 +27,6 @@ def decode(
     uniforms: Tensor,
     *,
     eos_token_id: int,
-    pad_token_id: int,
     temperature: float,
     logprobs: bool,
     together: bool = False,
@@ -51,7 +50,7 @@ def decode(
     finished = torch.zeros(batch, dtype=torch.bool, device=device)
 
     rows_at_once = len(prompt_ids) if together else PREFILL_ROWS
-    cache, logits = _prefill(model, prompt_ids, rows_at_once, capacity=width + new_tokens, pad_token_id=pad_token_id)
+    cache, logits = _prefill(model, prompt_ids, rows_at_once, capacity=width + new_tokens)
     for step in range(new_tokens):
         tokens = inverse_cdf(logits, uniforms[rows, step], temperature)
         sampled[rows, step] = tokens
@@ -87,7 +86,6 @@ def _prefill(
     rows_at_once: int,
     *,
     capacity: int,
-    pad_token_id: int,
 ) -> tuple[DynamicCache, Tensor]:
     """The prompts' cache, left-padded to the longest, and the logits after each prompt's last token, (batch, vocab)."""
     device = model.device
@@ -99,7 +97,8 @@ def _prefill(
     for start in range(0, len(prompt_ids), rows_at_once):
         part = prompt_ids[start : start + rows_at_once]
         part_width = len(part[0])
-        ids = torch.tensor([[pad_token_id] * (part_width - len(row)) + list(row) for row in part], device=device)
+        # Which token fills masked columns makes no difference; every vocabulary has the first.
+        ids = torch.tensor([[0] * (part_width - len(row)) + list(row) for row in part], device=device)
         lengths = torch.tensor([len(row) for row in part], device=device)
         columns = torch.arange(part_width, device=device)
         positions = columns - (part_width - lengths)[:, None]

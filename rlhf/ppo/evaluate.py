@@ -6,14 +6,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlhf.config import Config
-from rlhf.data.encoding import EncodedPrompt
+from rlhf.data.encoding import EncodedPrompt, context_of
 from rlhf.data.records import Prompt
+from rlhf.models.sharding import gathered
 from rlhf.ppo.engines.engine import RolloutEngine
 from rlhf.ppo.experience import gold_scores, kl_to_reference, pack, roll_out, score
 from rlhf.ppo.order import seed_for
 from rlhf.ppo.roles import Roles
+from rlhf.ppo.training import Training
+from rlhf.pretraining.text_loss import held_out_blocks, text_loss
+from rlhf.training.context import StageContext
 
 SAMPLES_SHOWN = 16
+
+
+class Evaluation:
+    """The same questions again and again, asked of the policy that would be saved."""
+
+    def __init__(
+        self, context: StageContext, roles: Roles, engine: RolloutEngine, prompts: Sequence[EncodedPrompt]
+    ) -> None:
+        self._context, self._roles, self._engine, self._prompts = context, roles, engine, prompts
+        self._text = held_out_blocks(context.data, roles.tokenizer, context_of(roles.policy.config))
+
+    def of(self, training: Training, step: int) -> dict[str, float]:
+        """Metrics after `step` iterations; its samples are written down, and the best policy is kept where asked."""
+        context, roles = self._context, self._roles
+        with training.evaluated_policy():
+            metrics, rows = evaluate(roles, self._engine, self._prompts, context.data.gold, context.config)
+            if self._text is not None:
+                budget = context.config.ppo.micro_batch_tokens
+                with gathered(roles.policy):
+                    metrics["eval/text_loss"] = text_loss(roles.policy, self._text, token_budget=budget)
+            if training.best is not None:
+                training.best.offer(step, metrics)
+        context.tracker.samples(step, rows)
+        return metrics
 
 
 def evaluate(

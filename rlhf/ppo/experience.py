@@ -154,95 +154,123 @@ def kl_to_reference(roles: Roles, batch: Sequences, *, temperature: float, token
     return masked_sums(kl, batch.response_mask)
 
 
+@dataclass(frozen=True)
+class Responses:
+    """A batch of responses with all that is known of them before the models of PPO have seen them; of all ranks."""
+
+    batch: Sequences
+    scores: Tensor  # (batch,) the reward model's, as it gave them
+    ended: Sequence[bool]  # whether the end token is there, row by row
+    score_std: float | None = None  # what scores are divided by; None leaves them
+    rollout_logprobs: Sequence[Sequence[float]] | None = None  # the sampler's; read where they are corrected for
+
+
 @torch.no_grad()
 def make_experience(
     roles: Roles,
-    batch: Sequences,
-    scores: Tensor,
-    ended: Sequence[bool],
+    responses: Responses,
     minibatches: list[list[int]],
     *,
     config: PPOConfig,
     kl_coef: float,
     temperature: float,
-    score_std: float | None = None,
-    rollout_logprobs: Sequence[Sequence[float]] | None = None,
 ) -> Experience:
     """Log-probs, values, rewards, advantages and returns of a batch, one forward pass of each model.
 
-    `batch`, `scores` and `ended` are of all ranks, and so is what comes back; each rank runs its share of the passes.
-
-    score_std:        what scores are divided by; None leaves them.
-    rollout_logprobs: the sampler's, row by row; read where config.rollout_correction_cap is on.
-
-    The forward passes run on the micro-batches of the first epoch, so its ratios start at exactly 1: another shape
-    would round otherwise.
+    minibatches: rows of the first epoch's. The forward passes run on its micro-batches, so its ratios start at exactly
+    1: another shape would round otherwise. Each rank runs its share of the passes and gets the whole batch's numbers.
     """
-    old_logprobs, ref_logprobs, values, entropies = (
-        torch.zeros_like(batch.response_mask, dtype=torch.float32) for _ in range(4)
-    )
-    even = is_sharded(roles.policy)
-    for rows in minibatches:
-        for micro, counts in own_micro_batches(batch, rows, config.micro_batch_tokens, even=even):
-            logprobs, entropy = response_logprobs(roles.policy, micro, temperature, with_entropy=True)
-            assert entropy is not None
-            said = [(old_logprobs, logprobs), (entropies, entropy)]
-            with roles.reference.model() as reference:
-                said.append((ref_logprobs, response_logprobs(reference, micro, temperature)[0]))
-            if roles.value_model is not None:
-                said.append((values, response_values(roles.value_model, micro)))
-            for into, flat in said if counts else ():
-                _put(into, micro, flat)
-    # Every row has its numbers from one rank and zeros from the others: from here on all ranks know the whole batch,
-    # and whatever is whitened, averaged or decided is so over all of it.
-    distributed.sum_over_ranks(old_logprobs, ref_logprobs, values, entropies)
-    adjusted = adjusted_scores(
-        scores,
-        torch.tensor(ended, device=scores.device),
-        score_clip=config.score_clip,
-        missing_eos_penalty=config.missing_eos_penalty,
-        missing_eos_score=config.missing_eos_score,
-        std=1.0 if score_std is None else score_std,
-    )
-    mask = batch.response_mask
-    if config.length_penalty > 0:
-        adjusted = adjusted - length_penalties(
-            mask.sum(-1), penalty=config.length_penalty, free=config.length_penalty_from
-        )
+    batch, mask = responses.batch, responses.batch.response_mask
+    passed = _pass(roles, batch, minibatches, temperature=temperature, token_budget=config.micro_batch_tokens)
     rewards = token_rewards(
-        adjusted,
-        old_logprobs,
-        ref_logprobs,
+        _final_scores(responses, config),
+        passed.old_logprobs,
+        passed.ref_logprobs,
         mask,
         kl_coef=kl_coef if config.kl.placement == KLPlacement.reward else 0.0,
         estimator=config.kl.estimator.value,
     )
     learned = whiten(rewards, mask, shift_mean=False) if config.whiten_rewards else rewards
-    advantages = estimate_advantages(learned, values, mask, config)
-    returns = (advantages + values).where(mask, 0.0)
+    advantages = estimate_advantages(learned, passed.values, mask, config)
+    returns = (advantages + passed.values).where(mask, 0.0)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
-    sampler_logprobs = correction = None
-    if rollout_logprobs is not None and config.rollout_correction_cap > 0:
-        sampler_logprobs = torch.zeros_like(old_logprobs)
-        sampler_logprobs[mask] = torch.tensor([x for row in rollout_logprobs for x in row], device=mask.device)
-        correction = truncated_ratio(old_logprobs, sampler_logprobs, mask, cap=config.rollout_correction_cap)
+    sampled, correction = _correction(responses, passed.old_logprobs, config)
+    has_values = roles.value_model is not None
     return Experience(
         batch=batch,
         minibatches=minibatches,
-        scores=scores,
-        old_logprobs=old_logprobs,
-        ref_logprobs=ref_logprobs,
-        values=values if roles.value_model is not None else None,
+        scores=responses.scores,
+        old_logprobs=passed.old_logprobs,
+        ref_logprobs=passed.ref_logprobs,
+        values=passed.values if has_values else None,
         rewards=rewards,
         advantages=advantages,
-        returns=returns if roles.value_model is not None else None,
-        entropy=entropies,
+        returns=returns if has_values else None,
+        entropy=passed.entropy,
         kl_coef=kl_coef,
-        score_std=score_std,
-        rollout_logprobs=sampler_logprobs,
+        score_std=responses.score_std,
+        rollout_logprobs=sampled,
         correction=correction,
     )
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What the models say of a batch, (batch, response) float32 each; 0 where response_mask is False."""
+
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor  # zeros without a value model
+    entropy: Tensor
+
+
+def _pass(
+    roles: Roles, batch: Sequences, minibatches: list[list[int]], *, temperature: float, token_budget: int
+) -> _Passed:
+    passed = _Passed(*(torch.zeros_like(batch.response_mask, dtype=torch.float32) for _ in range(4)))
+    even = is_sharded(roles.policy)
+    for rows in minibatches:
+        for micro, counts in own_micro_batches(batch, rows, token_budget, even=even):
+            logprobs, entropy = response_logprobs(roles.policy, micro, temperature, with_entropy=True)
+            assert entropy is not None
+            said = [(passed.old_logprobs, logprobs), (passed.entropy, entropy)]
+            with roles.reference.model() as reference:
+                said.append((passed.ref_logprobs, response_logprobs(reference, micro, temperature)[0]))
+            if roles.value_model is not None:
+                said.append((passed.values, response_values(roles.value_model, micro)))
+            for into, flat in said if counts else ():
+                _put(into, micro, flat)
+    # Every row has its numbers from one rank and zeros from the others: from here on all ranks know the whole batch,
+    # and whatever is whitened, averaged or decided is so over all of it.
+    distributed.sum_over_ranks(passed.old_logprobs, passed.ref_logprobs, passed.values, passed.entropy)
+    return passed
+
+
+def _final_scores(responses: Responses, config: PPOConfig) -> Tensor:
+    """What each response's last token is paid, (batch,)."""
+    adjusted = adjusted_scores(
+        responses.scores,
+        torch.tensor(responses.ended, device=responses.scores.device),
+        score_clip=config.score_clip,
+        missing_eos_penalty=config.missing_eos_penalty,
+        missing_eos_score=config.missing_eos_score,
+        std=1.0 if responses.score_std is None else responses.score_std,
+    )
+    if config.length_penalty == 0:
+        return adjusted
+    lengths = responses.batch.response_mask.sum(-1)
+    return adjusted - length_penalties(lengths, penalty=config.length_penalty, free=config.length_penalty_from)
+
+
+def _correction(responses: Responses, old_logprobs: Tensor, config: PPOConfig) -> tuple[Tensor | None, Tensor | None]:
+    """The sampler's log-probs as a tensor and the weights that correct for them; None for both where nothing is."""
+    if responses.rollout_logprobs is None or config.rollout_correction_cap == 0:
+        return None, None
+    mask = responses.batch.response_mask
+    sampled = torch.zeros_like(old_logprobs)
+    sampled[mask] = torch.tensor([x for row in responses.rollout_logprobs for x in row], device=mask.device)
+    return sampled, truncated_ratio(old_logprobs, sampled, mask, cap=config.rollout_correction_cap)
 
 
 def estimate_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Tensor:

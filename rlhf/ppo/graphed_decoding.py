@@ -27,7 +27,6 @@ def decode_graphed(
     uniforms: Tensor,
     *,
     eos_token_id: int,
-    pad_token_id: int,
     temperature: float,
     logprobs: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -50,7 +49,7 @@ def decode_graphed(
             f"rollout.cuda_graphs=true does not run {type(model).__name__}, whose layers do not all attend to the "
             "whole sequence; set rollout.cuda_graphs=false."
         )
-    ids = torch.tensor([[pad_token_id] * (width - len(row)) + list(row) for row in prompt_ids], device=device)
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in prompt_ids], device=device)
     positions = torch.arange(width, device=device) - (width - lengths)[:, None]
     logits = model(
         input_ids=ids,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from rlhf.errors import UserError
 from rlhf.ppo.experience import Episodes, Experience
 from rlhf.runtime.distributed import is_main_process
 from rlhf.runtime.folder import NOT_FINITE, StageFolder
+from rlhf.training.context import StageContext
 from rlhf.training.engine import NonFiniteLossError
 
 
@@ -27,6 +29,23 @@ def check_limits(step: int, metrics: Mapping[str, float], limits: LimitsConfig, 
                 f"policy has run away. {_last(folder)} In a run of another name lower ppo.optim.lr or raise "
                 f"ppo.kl.coef; to go on all the same set ppo.limits.{key}=null."
             )
+
+
+@contextmanager
+def guarded(
+    step: int, measured: Mapping[str, float], episodes: Episodes, experience: Experience, context: StageContext
+) -> Iterator[dict[str, float]]:
+    """Round the update of iteration `step`: gives a dictionary for its metrics, and looks at them when it has ended.
+
+    Raises UserError where `measured` or they are beyond ppo.limits, or a loss is not finite.
+    """
+    losses: dict[str, float] = {}
+    check_limits(step, measured, context.config.ppo.limits, context.folder)
+    try:
+        yield losses
+    except NonFiniteLossError as error:
+        raise not_finite(step, error, episodes, experience, context.folder) from error
+    check_limits(step, losses, context.config.ppo.limits, context.folder)
 
 
 def not_finite(

@@ -42,7 +42,6 @@ def generate(
     rows: Sequence[int] | None = None,
     *,
     eos_token_id: int,
-    pad_token_id: int,
     config: RolloutConfig,
     generator_seed: int,
     progress: str | None = None,
@@ -87,7 +86,6 @@ def generate(
                 [prompt_ids[i] for i in batch] or [[eos_token_id]],
                 uniforms[batch] if batch else torch.zeros(1, config.max_new_tokens, dtype=torch.float64),
                 eos_token_id=eos_token_id,
-                pad_token_id=pad_token_id,
                 temperature=config.temperature,
                 logprobs=logprobs,
             )
@@ -119,7 +117,6 @@ def sampler(
             model,
             [ids[i] for i, count in enumerate(counts) for _ in range(count)],
             eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
             config=config,
             generator_seed=int.from_bytes(asked.digest()[:7], "big"),
             progress="reward: sampling completions" if show_progress else None,

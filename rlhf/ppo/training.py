@@ -17,9 +17,10 @@ from rlhf.ppo.ema import EMA
 from rlhf.ppo.roles import Roles
 from rlhf.rl.kl import KLController
 from rlhf.rl.moments import RunningMoments
-from rlhf.runtime.distributed import barrier, is_main_process
+from rlhf.runtime.distributed import barrier, from_main, is_main_process
 from rlhf.runtime.folder import StageFolder
 from rlhf.runtime.jsonl import json_value
+from rlhf.training.context import StageContext
 from rlhf.training.engine import Engine, EngineState, Trained, lr_factor
 from rlhf.training.zero import ZeroEngine
 
@@ -131,6 +132,18 @@ class Training:
         if self.score_moments is not None:
             self.score_moments.load_state_dict(state["score_moments"])
         self.metrics = {name: value for name, value in state["metrics"].items() if value is not None}
+
+
+def resume(context: StageContext, training: Training) -> int:
+    """Load the newest checkpoint where an earlier attempt left one; the iteration to go on with."""
+    latest = from_main(context.folder.latest_checkpoint) if context.resume else None
+    if latest is None:
+        context.tracker.rewind(-1)
+        return 0
+    step, folder = latest
+    training.load(folder)
+    context.tracker.rewind(step)
+    return training.iterations if training.metrics.get("objective/over_max_kl") else step
 
 
 def _engine(model: Any, optim: OptimConfig, zero: ZeroConfig) -> Trained:

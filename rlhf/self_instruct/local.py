@@ -51,7 +51,6 @@ class LocalModel:
                 [given + so_far for given, so_far in zip(prompt_ids, drawn, strict=True)],
                 going,
                 eos_token_id=self._tokenizer.eos_token_id,
-                pad_token_id=self._tokenizer.pad_token_id,
                 config=dataclasses.replace(self._sampling, temperature=temperature, max_new_tokens=tokens),
                 generator_seed=seed + start,
                 progress=doing if self._bars else None,

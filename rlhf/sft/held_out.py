@@ -73,7 +73,6 @@ class HeldOutSampler:
                 model,
                 [demonstration.prompt_ids for demonstration in chosen],
                 eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
                 config=rollout,
                 generator_seed=config.seed,
             ).response_ids

@@ -36,7 +36,7 @@ from rlhf.models.save import save_model
 from rlhf.models.scores import sequence_scores
 from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.batching import sequences
-from rlhf.ppo.experience import make_experience
+from rlhf.ppo.experience import Responses, make_experience
 from rlhf.ppo.roles import Roles
 from rlhf.ppo.setup import load_roles
 from rlhf.ppo.training import Training
@@ -110,7 +110,7 @@ def measure(folder: Path, variant: str) -> dict[str, int]:
     batch = sequences(prompts, responses, device="cpu", context=256)
     minibatches = split_minibatches(BATCH, ppo.num_minibatches, 0)
     experience = make_experience(
-        roles, batch, scores, [True] * BATCH, minibatches, config=ppo, kl_coef=0.05, temperature=1.0
+        roles, Responses(batch, scores, [True] * BATCH), minibatches, config=ppo, kl_coef=0.05, temperature=1.0
     )
     update(training.policy, training.value_model, experience, ppo, temperature=1.0, seed=0)
     states = [s for e in (training.policy, training.value_model) for s in e.optimizer.state.values()]

@@ -22,7 +22,7 @@ from rlhf.models.save import save_model
 from rlhf.models.scores import sequence_scores, token_scores
 from rlhf.models.tokenizers import load_tokenizer
 from rlhf.ppo.batching import micro_batches, response_logits, response_values, sequences
-from rlhf.ppo.experience import Experience, make_experience
+from rlhf.ppo.experience import Experience, Responses, make_experience
 from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.update import split_minibatches, update
@@ -134,7 +134,9 @@ def experience_of(roles: Roles, config: PPOConfig) -> Experience:
     given = sequence_scores(roles.scorer.reward_models["reward_model"], whole)
     batch = sequences(prompts, responses, device="cpu", context=64)
     parts = split_minibatches(N, config.num_minibatches, 0)
-    return make_experience(roles, batch, given, [True] * N, parts, config=config, kl_coef=0.1, temperature=1.0)
+    return make_experience(
+        roles, Responses(batch, given, [True] * N), parts, config=config, kl_coef=0.1, temperature=1.0
+    )
 
 
 def engines(roles: Roles, policy_lr: float = 1e-2, value_lr: float = 1e-2) -> tuple[Engine, Engine]:

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf.config import OptimConfig, PPOConfig
 from rlhf.ppo.batching import sequences
-from rlhf.ppo.experience import Experience, kl_to_reference, make_experience
+from rlhf.ppo.experience import Experience, Responses, kl_to_reference, make_experience
 from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.update import update
 from rlhf.training.engine import Engine
@@ -48,9 +48,11 @@ def experience(given: Roles, *, rows: list[int] | None = None, temperature: floa
     config = PPOConfig(**({"batch_size": len(rows), "num_minibatches": 1, "missing_eos_penalty": 0.0} | ppo))
     return make_experience(
         given,
-        sequences([PROMPTS[i] for i in rows], [RESPONSES[i] for i in rows], device="cpu", context=64),
-        torch.tensor([SCORES[i] for i in rows]),
-        [True] * len(rows),
+        Responses(
+            sequences([PROMPTS[i] for i in rows], [RESPONSES[i] for i in rows], device="cpu", context=64),
+            torch.tensor([SCORES[i] for i in rows]),
+            [True] * len(rows),
+        ),
         [list(range(len(rows)))],
         config=config,
         kl_coef=COEF,

@@ -23,7 +23,7 @@ from rlhf.config import (
 from rlhf.ppo import update as update_module
 from rlhf.ppo.batching import sequences
 from rlhf.ppo.ema import EMA
-from rlhf.ppo.experience import Experience, make_experience
+from rlhf.ppo.experience import Experience, Responses, make_experience
 from rlhf.ppo.roles import Reference, Roles
 from rlhf.ppo.update import accumulate_ptx, split_minibatches, update
 from rlhf.training.engine import Engine, NonFiniteLossError
@@ -52,9 +52,7 @@ def build(**config: Any) -> tuple[Roles, Experience, PPOConfig]:
     scores = torch.randn(N, generator=generator)
     experience = make_experience(
         roles,
-        batch,
-        scores,
-        [True] * N,
+        Responses(batch, scores, [True] * N),
         split_minibatches(N, settings.num_minibatches, 0),
         config=settings,
         kl_coef=0.1,
@@ -174,9 +172,7 @@ def test_entropy_bonus_raises_the_entropy() -> None:
         update(*engines(roles, lr=1e-2), experience, config, temperature=1.0, seed=0)
         again = make_experience(
             roles,
-            experience.batch,
-            experience.scores,
-            [True] * N,
+            Responses(experience.batch, experience.scores, [True] * N),
             experience.minibatches,
             config=config,
             kl_coef=0.1,
@@ -198,14 +194,11 @@ def test_correction_weighs_each_token_s_loss_by_policy_over_sampler_up_to_the_ca
     ]
     corrected = make_experience(
         roles,
-        plain.batch,
-        plain.scores,
-        [True] * N,
+        Responses(plain.batch, plain.scores, [True] * N, rollout_logprobs=sampled),
         plain.minibatches,
         config=config,
         kl_coef=0.1,
         temperature=1.0,
-        rollout_logprobs=sampled,
     )
     mask = plain.batch.response_mask
     weights = torch.tensor([[2.0 if row < N // 2 else 0.5] for row in range(N)]).expand_as(mask).where(mask, 0.0)
@@ -238,7 +231,7 @@ def test_temperature_divides_the_logits_in_old_and_new_logprobs_alike() -> None:
     batch = sequences([[5, 6]], [[7, 8]], device="cpu", context=64)
     one, half = (
         make_experience(
-            roles, batch, torch.zeros(1), [True], [[0]], config=config, kl_coef=0.0, temperature=temperature
+            roles, Responses(batch, torch.zeros(1), [True]), [[0]], config=config, kl_coef=0.0, temperature=temperature
         )
         for temperature in (1.0, 0.5)
     )

@@ -83,7 +83,6 @@ class Model:
                 prompt_ids,
                 distributed.share(range(len(prompt_ids))),
                 eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
                 config=sampling,
                 generator_seed=self._seed(draw),
                 progress=doing if self._config.tracker.progress else None,

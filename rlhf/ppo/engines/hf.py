@@ -12,11 +12,10 @@ from rlhf.ppo.rollout import Rollout, generate
 
 
 class HFEngine:
-    def __init__(self, config: RolloutConfig, *, eos_token_id: int, pad_token_id: int, logprobs: bool = False) -> None:
+    def __init__(self, config: RolloutConfig, *, eos_token_id: int, logprobs: bool = False) -> None:
         self._config = config
         self._logprobs = logprobs
         self._eos_token_id = eos_token_id
-        self._pad_token_id = pad_token_id
         self._policy: Any = None
 
     def sync(self, policy: Any) -> None:
@@ -29,7 +28,6 @@ class HFEngine:
                 prompt_ids,
                 rows,
                 eos_token_id=self._eos_token_id,
-                pad_token_id=self._pad_token_id,
                 config=self._config,
                 generator_seed=seed,
                 logprobs=self._logprobs,

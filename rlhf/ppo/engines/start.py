@@ -33,7 +33,6 @@ def _start(context: StageContext, roles: Roles) -> RolloutEngine:
             return HFEngine(
                 config.rollout,
                 eos_token_id=eos,
-                pad_token_id=roles.tokenizer.pad_token_id,
                 logprobs=config.ppo.rollout_correction_cap > 0,
             )
         case RolloutEngineName.paged:

@@ -79,7 +79,6 @@ def rollout(job: Job, root: Path, gate: Gate) -> None:
             policy,
             workload.prompts(job.batch, seed),
             eos_token_id=workload.END,
-            pad_token_id=workload.PAD,
             config=config.rollout,
             generator_seed=seed,
         )

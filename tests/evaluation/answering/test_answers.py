@@ -136,7 +136,7 @@ def test_another_draw_gives_other_responses_to_the_same_prompts(tmp_path: Path) 
     assert draws[0] != draws[1] != draws[2] != draws[0]
     end = model.tokenizer.eos_token_id
     policy = load_causal_lm(model.path, config.model)
-    own = generate(policy, ids, eos_token_id=end, pad_token_id=end, config=config.rollout, generator_seed=3)
+    own = generate(policy, ids, eos_token_id=end, config=config.rollout, generator_seed=3)
     assert draws[0] == own.response_ids  # the first one is fixed by `seed` itself
 
 

@@ -33,7 +33,7 @@ from rlhf.training.context import StageContext
 from stages import ppo
 from tests.support.fakes import ListSource, MemoryTracker
 from tests.support.tiny import save_tiny_model
-from tests.support.tiny_ppo import EOS, PAD, tiny_model
+from tests.support.tiny_ppo import EOS, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14]]
 
@@ -138,9 +138,9 @@ def test_the_engine_is_closed_when_a_rollout_fails(fake: FakeEngine, tmp_path: P
 
 def test_hf_gives_the_bits_of_plain_generate() -> None:
     model, config = tiny_model("gpt2"), RolloutConfig(max_new_tokens=12, temperature=0.7)
-    engine = HFEngine(config, eos_token_id=EOS, pad_token_id=PAD)
+    engine = HFEngine(config, eos_token_id=EOS)
     engine.sync(model)
-    plain = generate(model, PROMPTS, eos_token_id=EOS, pad_token_id=PAD, config=config, generator_seed=3)
+    plain = generate(model, PROMPTS, eos_token_id=EOS, config=config, generator_seed=3)
     assert engine.generate(PROMPTS, seed=3) == plain
 
 

@@ -13,7 +13,7 @@ from rlhf.models.lora import add_lora
 from rlhf.ppo.engines.hf import HFEngine
 from rlhf.ppo.engines.paged import PagedEngine
 from rlhf.ppo.rollout import Rollout
-from tests.support.tiny_ppo import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
+from tests.support.tiny_ppo import ARCHITECTURES, EOS, VOCAB, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14], [9, 9, 9, 9, 9], [3, 4], [7, 8, 9, 10]]
 
@@ -43,7 +43,7 @@ def test_its_logprobs_are_those_of_a_plain_forward_at_the_temperature(architectu
 
 def test_nearly_greedy_it_gives_the_responses_of_the_default_engine() -> None:
     model = tiny_model("llama")
-    default = HFEngine(RolloutConfig(max_new_tokens=12, temperature=1e-3), eos_token_id=EOS, pad_token_id=PAD)
+    default = HFEngine(RolloutConfig(max_new_tokens=12, temperature=1e-3), eos_token_id=EOS)
     default.sync(model)
     expected = default.generate(PROMPTS, seed=0)
     drawn = run(model, PROMPTS, temperature=1e-3)
