@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
+from rlhf.data.encoding import IGNORED
 from rlhf.data.records import Split
 from rlhf.models.save import save_model
 from rlhf.pretraining.base import build_model, train_tokenizer
 from rlhf.pretraining.packed import PackedTexts
 from rlhf.pretraining.text_loss import text_loss
 from rlhf.runtime import distributed
-from rlhf.training import trainer
 from rlhf.training.callback import install
 from rlhf.training.engine import pick_device
+from rlhf.training.trainer import StageTrainer, train, training_arguments, whole_state_dict
 
 if TYPE_CHECKING:
     from rlhf.training.context import StageContext
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 _TOKEN_BUDGET = 8192  # of a forward pass that measures the loss
 
 
-class PretrainTrainer(trainer.StageTrainer):
+class PretrainTrainer(StageTrainer):
     stage = "pretrain"
 
     def blank(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {**row, "labels": torch.full_like(row["labels"], trainer.IGNORED)}
+        return {**row, "labels": torch.full_like(row["labels"], IGNORED)}
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -44,7 +45,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     model = build_model(architecture, tokenizer, config.model.attn_implementation)
 
-    arguments = trainer.training_arguments(
+    arguments = training_arguments(
         config,
         settings.optim,
         stage="pretrain",
@@ -66,10 +67,10 @@ def run(context: StageContext) -> dict[str, float]:
     )
     pretraining.train_lengths = [settings.sequence_length] * len(train_blocks)
     install(pretraining, context.tracker, "pretrain", enabled=config.tracker.progress)
-    trainer.train(pretraining, context)
+    train(pretraining, context)
 
     finished: Any = build_model(architecture, tokenizer, config.model.attn_implementation)
-    finished.load_state_dict(trainer.whole_state_dict(pretraining))
+    finished.load_state_dict(whole_state_dict(pretraining))
     # As it is shipped, half the bytes; the held-out loss is that of the rounded weights.
     finished.bfloat16().to(pick_device(config.launch))
     if distributed.is_main_process():

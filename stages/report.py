@@ -13,10 +13,11 @@ from rlhf.errors import UserError
 from rlhf.evaluation.answering.answers import usable_prompts
 from rlhf.evaluation.answering.cache import AnswerCache
 from rlhf.evaluation.comparison.page import how_it_was_made
-from rlhf.evaluation.sweeps import claims_view, page, plots, tables
+from rlhf.evaluation.sweeps import claims_view, page, tables
 from rlhf.evaluation.sweeps.claims import chosen, claims, statement
 from rlhf.evaluation.sweeps.gather import Gathered, gather
 from rlhf.evaluation.sweeps.measure import Measurer, Study, study
+from rlhf.evaluation.sweeps.plots import figures
 from rlhf.evaluation.sweeps.summary import Measured, mean_kl, summarise
 from rlhf.runtime.distributed import is_main_process
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
@@ -141,9 +142,7 @@ def _write(context: StageContext, report: Mapping[str, Any], made: Study, prompt
     labels = shown_side_by_side(made.measured)
     few = [{**row, "candidates": {label: row["candidates"][label] for label in labels}} for row in rows]
     how = how_it_was_made(config, context.data.fingerprint(), folder, {})
-    html = page.render(
-        report, plots.figures(made.measured), few, how, made.paths, side_by_side=config.compare.side_by_side
-    )
+    html = page.render(report, figures(made.measured), few, how, made.paths, side_by_side=config.compare.side_by_side)
     write_text_atomic(folder / "report.html", html)
     print(f"\n{tables.terminal(report)}\n")
     for line in (*claims_view.lines(report["claims"]), *report["remarks"]):

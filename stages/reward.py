@@ -27,8 +27,8 @@ from rlhf.reward.bias import SEQUENCES, set_bias
 from rlhf.reward.collect import collect_rankings, drop_tied
 from rlhf.reward.trainer import build_trainer
 from rlhf.runtime import distributed
-from rlhf.training import trainer
 from rlhf.training.engine import pick_device
+from rlhf.training.trainer import choose_attention, train, training_dtype, whole_state_dict
 
 if TYPE_CHECKING:
     from rlhf.training.context import StageContext
@@ -44,7 +44,7 @@ def run(context: StageContext) -> dict[str, float]:
     kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
 
     model: Any = load_reward_model(
-        policy, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
+        policy, config.model, dtype=training_dtype(config), quantization=config.model.quantization
     )
     pad_token_id = model.config.get_text_config().pad_token_id
     disable_dropout(model)
@@ -61,15 +61,15 @@ def run(context: StageContext) -> dict[str, float]:
         context.tracker.samples(step, samples)
         return metrics
 
-    trainer.choose_attention(model, config, max(rankings.lengths))
+    choose_attention(model, config, max(rankings.lengths))
     if config.model.lora.r > 0:
         model = add_lora(model, config.model.lora)
     freeze_parts([model], config.model.freeze)
     reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
-    trainer.train(reward_trainer, context)
+    train(reward_trainer, context)
 
     finished: Any = load_reward_model(policy, config.model, dtype=torch.float32)
-    trained = trainer.whole_state_dict(reward_trainer)
+    trained = whole_state_dict(reward_trainer)
     finished.load_state_dict(trained)
     finished.to(pick_device(config.launch))
     bias = set_bias(

@@ -22,7 +22,7 @@ from rlhf.sft.held_out import HeldOutSampler, RewardModelJudge
 from rlhf.sft.rows import labelled, loss_tokens, row_lengths, training_rows
 from rlhf.sft.subset import chosen_subset
 from rlhf.sft.trainer import build_trainer, save
-from rlhf.training import trainer
+from rlhf.training.trainer import choose_attention, train, training_dtype
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,9 +35,7 @@ def run(context: StageContext) -> dict[str, float]:
     config = context.config
     base = str(context.parents["base"])
     tokenizer = load_tokenizer(base, trust_remote_code=config.model.trust_remote_code)
-    model = load_causal_lm(
-        base, config.model, dtype=trainer.training_dtype(config), quantization=config.model.quantization
-    )
+    model = load_causal_lm(base, config.model, dtype=training_dtype(config), quantization=config.model.quantization)
     disable_dropout(model)
     if config.sft.residual_dropout > 0:
         residual_dropout(model, config.sft.residual_dropout)
@@ -54,14 +52,14 @@ def run(context: StageContext) -> dict[str, float]:
     rows = training_rows(context, encoder, demonstrations)
 
     if not config.sft.packing:  # packed rows are all long
-        trainer.choose_attention(model, config, max(row_lengths(rows)))
+        choose_attention(model, config, max(row_lengths(rows)))
     if config.model.lora.r > 0:
         model = add_lora(model, config.model.lora)
     freeze_parts([model], config.model.freeze)
     by_judge = config.sft.select_by == SelectBy.reward_model
     sampler = HeldOutSampler(context, template, held_out, judge if by_judge else None)
     sft_trainer = build_trainer(context, model, tokenizer, rows, labelled(held_out), sampler)
-    trainer.train(sft_trainer, context)
+    train(sft_trainer, context)
 
     final = sft_trainer.final_metrics()
     save(sft_trainer, tokenizer, context)

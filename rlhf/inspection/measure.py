@@ -174,7 +174,7 @@ def packing(lengths: Sequence[int], config: Config) -> dict[str, float]:
     from datasets import Dataset
     from trl.data_utils import pack_dataset
 
-    from rlhf.training.trainer import BucketSampler
+    from rlhf.training.rows import BucketSampler
 
     most = config.data.max_prompt_tokens + config.data.max_response_tokens
     kept = [min(length, most) for length in lengths]

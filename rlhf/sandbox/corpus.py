@@ -10,14 +10,9 @@ import random
 from collections.abc import Callable, Iterator
 
 from rlhf.sandbox import world as w
+from rlhf.sandbox.families import HELD_OUT_PHRASINGS, TRAINING_FAMILIES
 from rlhf.sandbox.gold import CLOSERS, INSULTS, OPENERS
-from rlhf.sandbox.tasks import (
-    CATEGORIES,
-    HELD_OUT_PHRASINGS,
-    REFUSAL,
-    TRAINING_FAMILIES,
-    UNKNOWN,
-)
+from rlhf.sandbox.tasks import CATEGORIES, REFUSAL, UNKNOWN
 from rlhf.sandbox.world import World
 
 

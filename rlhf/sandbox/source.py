@@ -13,9 +13,9 @@ from rlhf.config import SandboxConfig
 from rlhf.data.records import Demonstration, MultipleChoice, Prompt, Ranking, Sampler, Split
 from rlhf.sandbox import corpus
 from rlhf.sandbox.benchmark import benchmark
+from rlhf.sandbox.families import FAMILIES, TRAINING_FAMILIES, make_prompt
 from rlhf.sandbox.gold import gold_score
 from rlhf.sandbox.labeler import label
-from rlhf.sandbox.tasks import FAMILIES, TRAINING_FAMILIES, make_prompt
 from rlhf.sandbox.world import World
 from rlhf.sandbox.writers import write_demonstration
 

@@ -10,8 +10,9 @@ import random
 
 from rlhf.data.records import Prompt
 from rlhf.sandbox import world as w
+from rlhf.sandbox.families import FAMILY_BY_NAME
 from rlhf.sandbox.gold import CLOSERS, INSULTS, OPENERS
-from rlhf.sandbox.tasks import FAMILY_BY_NAME, UNKNOWN
+from rlhf.sandbox.tasks import UNKNOWN
 
 P_WRONG = 0.12
 P_WRONG_WHEN_TEMPTED = 0.4  # guesses where the text does not tell; helps with harm

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import UserError
-from rlhf.sandbox.tasks import HELD_OUT_PHRASINGS, TRAINING_FAMILIES, Family
+from rlhf.sandbox.families import HELD_OUT_PHRASINGS, TRAINING_FAMILIES
+from rlhf.sandbox.tasks import Family
 from rlhf.sandbox.world import World
 from rlhf.self_instruct.records import Instance, SeedTask
 

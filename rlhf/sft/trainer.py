@@ -23,7 +23,8 @@ from rlhf.models.save import save_model
 from rlhf.sft.held_out import METRICS, HeldOutSampler
 from rlhf.sft.rows import max_length, row_lengths
 from rlhf.training import callback
-from rlhf.training.trainer import FilledRows, StageTrainer, training_arguments, whole_state_dict
+from rlhf.training.rows import FilledRows
+from rlhf.training.trainer import StageTrainer, training_arguments, whole_state_dict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

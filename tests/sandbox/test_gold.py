@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf.sandbox.families import FAMILIES, make_prompt
 from rlhf.sandbox.gold import CLOSERS, INSULTS, gold_score, judge
-from rlhf.sandbox.tasks import FAMILIES, REFUSAL, UNKNOWN, Family, make_prompt
+from rlhf.sandbox.tasks import REFUSAL, UNKNOWN, Family
 from rlhf.sandbox.world import World
 
 WORLD = World.from_seed(0)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from rlhf.config import SandboxConfig
 from rlhf.data.records import Prompt, Split
+from rlhf.sandbox.families import FAMILIES, HELD_OUT_FAMILIES, HELD_OUT_PHRASINGS
 from rlhf.sandbox.gold import gold_score
 from rlhf.sandbox.source import SandboxSource
-from rlhf.sandbox.tasks import FAMILIES, HELD_OUT_FAMILIES, HELD_OUT_PHRASINGS
 
 CONFIG = SandboxConfig(
     demonstrations=400, ranking_prompts=60, prompts=600, evaluation_prompts=380, pretraining_documents=300

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.sandbox.tasks import HELD_OUT_FAMILIES, HELD_OUT_PHRASINGS, TRAINING_FAMILIES
+from rlhf.sandbox.families import HELD_OUT_FAMILIES, HELD_OUT_PHRASINGS, TRAINING_FAMILIES
 from rlhf.self_instruct import prompts
 from rlhf.self_instruct.seeds import load_seeds, read_seeds, sandbox_seeds, seeds_hash
 

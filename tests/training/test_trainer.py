@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from rlhf.config import Config, Device, DType, LaunchConfig, ModelConfig, OptimConfig, ZeroConfig
 from rlhf.errors import UserError
-from rlhf.training import trainer
+from rlhf.training.rows import BucketSampler
+from rlhf.training.trainer import deepspeed_config, training_arguments
 
 
 def arguments(config: Config, **settings: Any) -> dict[str, Any]:
     chosen = {"batch_size": 32, "micro_batch_size": 8, "rows": 100, "epochs": 2, **settings}
-    return trainer.training_arguments(
+    return training_arguments(
         config, OptimConfig(warmup_ratio=0.1), stage="sft", checkpoints_dir=Path("checkpoints"), **chosen
     )
 
@@ -23,18 +24,18 @@ def arguments(config: Config, **settings: Any) -> dict[str, Any]:
 def test_bucket_sampler_gives_each_row_once_an_epoch_and_repeats_itself(
     lengths: list[int], batch_size: int, epoch: int
 ) -> None:
-    first = list(trainer.BucketSampler(lengths, batch_size, 0, lambda: epoch))
+    first = list(BucketSampler(lengths, batch_size, 0, lambda: epoch))
     assert sorted(first) == list(range(len(lengths)))
-    assert first == list(trainer.BucketSampler(lengths, batch_size, 0, lambda: epoch + 0.4))
+    assert first == list(BucketSampler(lengths, batch_size, 0, lambda: epoch + 0.4))
 
 
 def test_bucket_sampler_pads_little_and_changes_with_the_epoch() -> None:
     lengths = [(i * 37) % 100 + 1 for i in range(1600)]
-    order = list(trainer.BucketSampler(lengths, 16, 0, lambda: 0))
+    order = list(BucketSampler(lengths, 16, 0, lambda: 0))
     batches = [order[i : i + 16] for i in range(0, 1600, 16)]
     padded = sum(16 * max(lengths[i] for i in batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
-    assert order != list(trainer.BucketSampler(lengths, 16, 0, lambda: 1))
+    assert order != list(BucketSampler(lengths, 16, 0, lambda: 1))
     means = [sum(lengths[i] for i in batch) / 16 for batch in batches]
     assert means != sorted(means)
     assert means != sorted(means, reverse=True)
@@ -65,8 +66,8 @@ def test_float16_on_a_cpu_is_refused() -> None:
 
 
 def test_deepspeed_is_off_at_stage_0_and_sharded_above() -> None:
-    assert trainer.deepspeed_config(ZeroConfig()) is None
-    settings = trainer.deepspeed_config(ZeroConfig(stage=3, offload=True))
+    assert deepspeed_config(ZeroConfig()) is None
+    settings = deepspeed_config(ZeroConfig(stage=3, offload=True))
     assert settings is not None
     zero = settings["zero_optimization"]
     assert zero["stage"] == 3

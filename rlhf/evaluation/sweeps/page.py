@@ -9,7 +9,8 @@ from typing import Any
 from rlhf.evaluation.pages.figures import Figure, styles
 from rlhf.evaluation.pages.html import Made, colour_key, gallery, method_html, page, samples_html
 from rlhf.evaluation.sweeps import claims_view
-from rlhf.evaluation.sweeps.plots import DRAWN, method_title
+from rlhf.evaluation.sweeps.marks import method_title
+from rlhf.evaluation.sweeps.plots import DRAWN
 
 DEFINITIONS = {
     "win rate": "mean over prompts of 1 where the judge scores the model's answer above that of the SFT model it "

@@ -5,27 +5,24 @@ Colours and markers are those of `rlhf.evaluation.plots`, by method. Hollow mark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlhf.evaluation.pages.figures import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
+from rlhf.evaluation.pages.figures import Figure, Style, canvas, root_axis, styles, whiskers
 from rlhf.evaluation.statistics.overoptimisation import Fit
-from rlhf.evaluation.sweeps.points import Point, Value, share, size_title, value, value_of_seeds
-from rlhf.evaluation.sweeps.summary import METHODS, BestOfN, Measured, accuracy, best_of_n_fit, by_size, mean_kl, rl_fit
+from rlhf.evaluation.sweeps.ablations import ablation
+from rlhf.evaluation.sweeps.marks import legend, mark, method_title, of_base, over_coefficients
+from rlhf.evaluation.sweeps.points import Point, share, size_title, value
+from rlhf.evaluation.sweeps.summary import METHODS, BestOfN, Measured, best_of_n_fit, by_size, mean_kl, rl_fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
 DRAWN = (*METHODS, "best-of-n")
 WHO_WINS, OVER_KL = "Who wins", "Score against KL"
-ABLATIONS = "Ablations: the KL coefficient and the pretraining gradients"
-_NAMES = {"sft": "SFT", "ppo": "PPO", "ppo-ptx": "PPO-ptx"}
-
-
-def method_title(method: str) -> str:
-    return _NAMES.get(method, method.replace("-", " ") if method == "base-few-shot" else method)
 
 
 def figures(measured: Measured) -> list[Figure]:
@@ -45,42 +42,9 @@ def figures(measured: Measured) -> list[Figure]:
                 _kl_against_coefficient(measured, base, lines, looks),
                 _length_against_kl(measured, base, lines, looks),
             ]
-        drawn += _ablation(measured, base, measured.kl_curves, "ppo.kl.coef", "kl_coef", looks)
-        drawn += _ablation(measured, base, measured.ptx_curves, "ppo.ptx.coef", "ptx_coef", looks)
+        drawn += ablation(measured, base, measured.kl_curves, "ppo.kl.coef", "kl_coef", looks)
+        drawn += ablation(measured, base, measured.ptx_curves, "ppo.ptx.coef", "ptx_coef", looks)
     return drawn
-
-
-def _of(measured: Measured, base: str) -> str:
-    return f"\n{base}" if len(measured.bases) > 1 else ""  # a line of its own: titles are as wide as figures
-
-
-def _mark(
-    axes: Axes,
-    look: Style,
-    x: float,
-    y: Value,
-    *,
-    scale: float = 1.0,
-    x_interval: Value | None = None,
-) -> None:
-    axes.errorbar(
-        [x],
-        [scale * y.mean],
-        yerr=whiskers([scale * y.mean], [[scale * bound for bound in y.ci]]),
-        xerr=None if x_interval is None else whiskers([x], [[max(bound, 0.0) for bound in x_interval.ci]]),
-        color=look.colour,
-        marker=look.marker,
-        linestyle="none",
-        elinewidth=0.9,
-        capsize=2,
-        clip_on=False,
-        zorder=3,
-    )
-
-
-def _legend(axes: Axes, names: Sequence[str]) -> None:
-    if len(names) > 1:
-        axes.figure.legend(loc="outside lower center", ncols=legend_columns(names))
 
 
 def _figure_one(measured: Measured, looks: Mapping[str, Style]) -> list[Figure]:
@@ -101,7 +65,7 @@ def _figure_one(measured: Measured, looks: Mapping[str, Style]) -> list[Figure]:
             values = [share(point.per_prompt["wins_largest"], measured.bootstrap) for point in points]
             axes.plot(x, [100 * v.mean for v in values], color=look.colour, linestyle=look.line, linewidth=1.2)
             for at, v in zip(x, values, strict=True):
-                _mark(axes, look, at, v, scale=100)
+                mark(axes, look, at, v, scale=100)
             axes.plot([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method_title(method))
         axes.set_xscale("log")
         ticks = sorted({float(p.parameters or 0) for points in sizes.values() for p in points})
@@ -110,7 +74,7 @@ def _figure_one(measured: Measured, looks: Mapping[str, Style]) -> list[Figure]:
         axes.set_xlabel("weights")
         axes.set_ylabel("win rate (% of prompts)")
         axes.set_ylim(0, 100)
-        _legend(axes, [method_title(method) for method in sizes])
+        legend(axes, [method_title(method) for method in sizes])
         return [finish()]
 
 
@@ -183,8 +147,8 @@ def _frontier(
         + (f" best-of-n: n = {best.n[0]} to {best.n[-1]}, at KL log n - (n - 1) / n." if best else "")
     )
     title = f"{measured.judge.capitalize()} score against " + ("square root of KL" if root else "KL")
-    with canvas(title + _of(measured, base), caption, OVER_KL) as (axes, finish):
-        _mark(axes, looks["sft"], 0.0, start)
+    with canvas(title + of_base(measured, base), caption, OVER_KL) as (axes, finish):
+        mark(axes, looks["sft"], 0.0, start)
         axes.plot([], [], looks["sft"].marker, color=looks["sft"].colour, label=method_title("sft"))
         shown = [method_title("sft")]
         for line in lines:
@@ -197,7 +161,7 @@ def _frontier(
             else:
                 axes.plot([0, *kls], [start.mean, *(v.mean for v in values)], color=look.colour, linewidth=0.9)
             for point, kl, v in zip(points, kls, values, strict=True):
-                _mark(axes, look, kl, v, x_interval=value(point.per_prompt["kl"], measured.bootstrap))
+                mark(axes, look, kl, v, x_interval=value(point.per_prompt["kl"], measured.bootstrap))
                 _annotate(axes, point.kl_coef, kl, v.mean)
             name = method_title(line[0].method)
             axes.plot([], [], color=look.colour, marker=look.marker, label=name)
@@ -213,7 +177,7 @@ def _frontier(
             shown.append("best-of-n")
         _kl_axis(axes, root=root)
         axes.set_ylabel(measured.units["judge"])
-        _legend(axes, shown)
+        legend(axes, shown)
         return finish()
 
 
@@ -230,7 +194,7 @@ def _gold_and_proxy(
         f"Filled, left axis: {measured.units['judge']}. Hollow, right axis: the policy's own reward model. "
         "Dotted: R(d) = d (alpha - beta log d), d = sqrt(KL), fitted to each. Bars are 95 % intervals."
     )
-    with canvas(f"What was optimised, and what it stands for{_of(measured, base)}", caption, OVER_KL) as (
+    with canvas(f"What was optimised, and what it stands for{of_base(measured, base)}", caption, OVER_KL) as (
         axes,
         finish,
     ):
@@ -277,7 +241,7 @@ def _judge_against_proxy(
         "less of what it stands for. Labels are KL coefficients; bars are 95 % intervals."
     )
     title = f"{measured.judge.capitalize()} score against reward-model score"
-    with canvas(title + _of(measured, base), caption, OVER_KL) as (axes, finish):
+    with canvas(title + of_base(measured, base), caption, OVER_KL) as (axes, finish):
         shown = []
         for line in lines:
             look = looks[line[0].method]
@@ -288,7 +252,7 @@ def _judge_against_proxy(
             values = [value(point.per_prompt["judge"], measured.bootstrap) for point in points]
             axes.plot(x, [v.mean for v in values], color=look.colour, linewidth=0.9)
             for point, at, v in zip(points, x, values, strict=True):
-                _mark(axes, looks[point.method], at, v)
+                mark(axes, looks[point.method], at, v)
                 _annotate(axes, point.kl_coef, at, v.mean)
             axes.plot([], [], color=look.colour, marker=look.marker, label=method_title(line[0].method))
             shown.append(method_title(line[0].method))
@@ -300,37 +264,16 @@ def _judge_against_proxy(
             shown.append("best-of-n")
         axes.set_xlabel(measured.units["proxy"])
         axes.set_ylabel(measured.units["judge"])
-        _legend(axes, shown)
+        legend(axes, shown)
         return finish()
-
-
-def _over_coefficients(
-    axes: Axes,
-    lines: Sequence[Sequence[Point]],
-    coefficient: str,
-    measure: Callable[[Point], Value | None],
-    looks: Mapping[str, Style],
-    scale: float = 1.0,
-) -> None:
-    """A mark a point over evenly spaced coefficients, which have a 0 and no common scale, and its seeds beside it."""
-    ticks = sorted({getattr(point, coefficient) or 0.0 for line in lines for point in line})
-    for line in lines:
-        look = looks[line[-1].method]
-        found = [(ticks.index(getattr(point, coefficient) or 0.0), point, measure(point)) for point in line]
-        kept = [(x, point, v) for x, point, v in found if v is not None]
-        axes.plot([x for x, _, _ in kept], [scale * v.mean for _, _, v in kept], color=look.colour, linewidth=0.9)
-        for x, point, v in kept:
-            _mark(axes, looks[point.method], x, v, scale=scale)
-    axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
-    axes.set_xlim(-0.3, len(ticks) - 0.7)
 
 
 def _kl_against_coefficient(
     measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
 ) -> Figure:
     caption = "How far each coefficient let the policy go, on held-out prompts; bars are 95 % intervals over both."
-    with canvas(f"KL against its coefficient{_of(measured, base)}", caption, OVER_KL) as (axes, finish):
-        _over_coefficients(
+    with canvas(f"KL against its coefficient{of_base(measured, base)}", caption, OVER_KL) as (axes, finish):
+        over_coefficients(
             axes, lines, "kl_coef", lambda point: value(point.per_prompt["kl"], measured.bootstrap), looks
         )
         axes.set_yscale("log")
@@ -345,78 +288,15 @@ def _length_against_kl(
     measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
 ) -> Figure:
     caption = "Mean length of an answer; a reward model that likes length shows here. Bars are 95 % intervals."
-    with canvas(f"Length against KL{_of(measured, base)}", caption, OVER_KL) as (axes, finish):
+    with canvas(f"Length against KL{of_base(measured, base)}", caption, OVER_KL) as (axes, finish):
         for line in lines:
             points = [measured.sft(base), *sorted(line, key=mean_kl)]
             values = [value(point.per_prompt["tokens"], measured.bootstrap) for point in points]
             kls = [0.0, *(mean_kl(point) for point in points[1:])]
             axes.plot(kls, [v.mean for v in values], color=looks[line[0].method].colour, linewidth=0.9)
             for point, kl, v in zip(points, kls, values, strict=True):
-                _mark(axes, looks[point.method], kl, v)
+                mark(axes, looks[point.method], kl, v)
                 _annotate(axes, point.kl_coef, kl, v.mean)
         _kl_axis(axes, root=True)
         axes.set_ylabel("tokens per response")
         return finish()
-
-
-def _ablation(
-    measured: Measured,
-    base: str,
-    curves: Sequence[Sequence[str]],
-    key: str,
-    coefficient: str,
-    looks: Mapping[str, Style],
-) -> list[Figure]:
-    """Scores and what is left of pretraining over a coefficient, as the paper's figures 33 and 34."""
-    lines = [line for line in ([measured.point(label) for label in curve] for curve in curves) if line[0].base == base]
-    if not lines:
-        return []
-    drawn = []
-    panels: tuple[tuple[str, str, str, float], ...] = (
-        ("judge", f"{measured.judge.capitalize()} score", measured.units["judge"], 1.0),
-        ("proxy", "Reward-model score", measured.units["proxy"], 1.0),
-        ("benchmark", "Held-out task accuracy", "accuracy (% of items)", 100.0),
-        ("text_loss", "Loss on held-out text", "nats per token", 1.0),
-    )
-    for quantity, title, unit, scale in panels:
-
-        def measure(point: Point, quantity: str = quantity) -> Value | None:
-            if quantity == "benchmark":
-                return accuracy(measured, point)
-            if quantity == "text_loss":
-                return value_of_seeds(point.text_loss) if point.text_loss else None
-            arrays = point.per_prompt.get(quantity)
-            return value(arrays, measured.bootstrap) if arrays else None
-
-        if not any(measure(point) for line in lines for point in line):
-            continue
-        references = [
-            (method, found)
-            for method in ("base", "sft")
-            for point in measured.find(method, base)[:1]
-            if not (method == "base" and quantity in ("judge", "proxy")) and (found := measure(point)) is not None
-        ]
-        caption = {
-            "benchmark": "What pretraining had taught. Bars are 95 % intervals over items and seeds.",
-            "text_loss": "What pretraining had taught. Bars are 95 % intervals over seeds, where there are several.",
-        }.get(quantity, "Bars are 95 % intervals over prompts and seeds.")
-        if references:
-            caption += " Dashed: " + " and ".join(f"the {method_title(method)} model" for method, _ in references) + "."
-        with canvas(f"{title} against {key}{_of(measured, base)}", caption, ABLATIONS) as (axes, finish):
-            for method, found in references:
-                axes.axhline(scale * found.mean, color=looks[method].colour, linestyle="--", linewidth=1)
-                axes.annotate(
-                    method_title(method),
-                    (1.0, scale * found.mean),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-2, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=7.5,
-                    color=looks[method].colour,
-                )
-            _over_coefficients(axes, lines, coefficient, measure, looks, scale)
-            axes.set_xlabel(key)
-            axes.set_ylabel(unit)
-            drawn.append(finish())
-    return drawn

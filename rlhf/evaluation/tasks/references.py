@@ -11,8 +11,8 @@ from rlhf.data.store import key_of
 from rlhf.errors import UserError
 from rlhf.evaluation.statistics.win_rates import Bootstrap, interval
 from rlhf.evaluation.tasks.text_metrics import score
+from rlhf.sandbox.families import right_answers
 from rlhf.sandbox.source import SandboxSource
-from rlhf.sandbox.tasks import right_answers
 
 
 def references(source: DataSource, prompts: Sequence[Prompt]) -> list[list[str]]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rlhf.evaluation.pages.html import Made
-from rlhf.evaluation.sweeps import page, plots, tables
+from rlhf.evaluation.sweeps import page, tables
 from rlhf.evaluation.sweeps.claims import claims, statement
+from rlhf.evaluation.sweeps.plots import figures
 from rlhf.evaluation.sweeps.summary import Measured, summarise
 from tests.support.measured import sizes, study
 
@@ -36,7 +37,7 @@ def rows(report: dict[str, Any], text: str) -> list[dict[str, Any]]:
 def test_page_answers_first_and_fetches_nothing() -> None:
     report = report_of(study())
     hostile = "<script>alert(1)</script>"
-    html = page.render(report, plots.figures(study()), rows(report, hostile), MADE, {"sft": "runs/sft"}, side_by_side=3)
+    html = page.render(report, figures(study()), rows(report, hostile), MADE, {"sft": "runs/sft"}, side_by_side=3)
     answer, first_claim, table, figure, samples = (
         html.index(part)
         for part in (escape(report["statement"]), "Does PPO beat", "Every setting", "<figure>", "Samples side by side")
@@ -49,7 +50,7 @@ def test_page_answers_first_and_fetches_nothing() -> None:
 
 
 def test_figures_are_those_that_the_points_allow() -> None:
-    one, several = ([figure.title for figure in plots.figures(made)] for made in (study(), sizes()))
+    one, several = ([figure.title for figure in figures(made)] for made in (study(), sizes()))
     for title in (
         "Gold score against square root of KL",
         "What was optimised, and what it stands for",
