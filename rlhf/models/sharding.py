@@ -82,6 +82,17 @@ def whole_of(part: Tensor, parameter: Any) -> Tensor:
     return torch.cat(parts)[: parameter.ds_numel].view(parameter.ds_shape)
 
 
+@torch.no_grad()
+def write_part(part: Tensor, parameter: Any) -> None:
+    """Makes `part` what `own_part` is of a weight; every rank has to ask.
+
+    Small weights stay whole beside their parts (PERSISTENT_NUMBERS), and passes read the whole one.
+    """
+    own_part(parameter).copy_(part)
+    if hasattr(parameter, "ds_id") and parameter.data.numel() == parameter.ds_numel:
+        parameter.data.copy_(whole_of(own_part(parameter), parameter))
+
+
 def part_of(whole: Tensor, parameter: Any) -> Tensor:
     """What `own_part` would be of a tensor like `parameter`."""
     if not hasattr(parameter, "ds_id"):

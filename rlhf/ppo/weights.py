@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rlhf.models.sharding import own_part, part_of, whole_of
+from rlhf.models.sharding import own_part, part_of, whole_of, write_part
 from rlhf.runtime.distributed import is_main_process
 
 
@@ -33,8 +33,9 @@ class Weights:
 
     @torch.no_grad()
     def _write(self, tensors: dict[str, Tensor]) -> None:
-        for name, part in self.trained():
-            part.copy_(tensors[name])
+        for name, parameter in self.model.named_parameters():
+            if name in self.tensors:
+                write_part(tensors[name], parameter)
 
     def trained(self) -> Iterator[tuple[str, Tensor]]:
         """The model's own weights, or parts of them, of which there is a copy here."""

@@ -58,10 +58,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def run_on(ranks: int, config: Config, models: dict[str, Path], folder: Path, *, resume: bool = False) -> None:
+def run_on(
+    ranks: int,
+    config: Config,
+    models: dict[str, Path],
+    folder: Path,
+    *,
+    resume: bool = False,
+    persistent_numbers: int = 0,  # else nothing of a tiny model would be sharded
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arguments = folder.with_suffix(".pickle")
-    arguments.write_bytes(pickle.dumps((config, models, folder, resume)))
+    arguments.write_bytes(pickle.dumps((config, models, folder, resume, persistent_numbers)))
     run_ranks(ranks, "tests.support.ppo_rank", str(arguments))
 
 
@@ -106,6 +114,17 @@ def test_sharded_processes_end_where_one_whole_process_does(
     assert 1.0 in [row.get("policy/early_stop") for row in logged(tmp_path / "one")[:-1]]
     config.zero = ZeroConfig(stage=stage)
     run_on(2, config, parents("llama"), tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_weights_too_small_to_be_sharded_are_averaged_and_kept_like_all_others(
+    parents: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    """DeepSpeed holds them whole beside their parts: an average written into parts alone would not be what is run."""
+    config = settings(**SHARDED)
+    run(config, parents("llama"), tmp_path / "one")
+    config.zero = ZeroConfig(stage=3)
+    run_on(2, config, parents("llama"), tmp_path / "two", persistent_numbers=100)  # norms
     assert_same(tmp_path / "one", tmp_path / "two")
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 
 from rlhf.runtime import distributed
-from rlhf.training import stopping
+from rlhf.training import stopping, zero
 from rlhf.training.torch_settings import prepare_torch, seed_everything
-from rlhf.training.zero import PERSISTENT_NUMBERS
 
 if __name__ == "__main__":
     stage, context, stop_at = pickle.loads(Path(sys.argv[1]).read_bytes())
-    PERSISTENT_NUMBERS = 0  # else nothing of a tiny model would be sharded
+    zero.PERSISTENT_NUMBERS = 0  # else nothing of a tiny model would be sharded
     prepare_torch(context.config)
     torch.set_num_threads(1)
     seed_everything(context.config.seed)
