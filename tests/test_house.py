@@ -40,8 +40,9 @@ EVALUATION = (
     ("sweeps",),
     ("tasks",),
     ("answering",),
+    ("pages",),
     ("judges",),
-    ("statistics", "pages"),
+    ("statistics",),
 )
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 80, 8
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlhf.models.batches import round_up
 from rlhf.models.lora import unwrap_lora
+from rlhf.models.varlen import attend_rows
 
 # Their attention is softmax(scaling * q k + causal mask) v behind Transformers' interface, positions come from
 # position_ids, and nothing else looks along the sequence.
@@ -189,20 +189,7 @@ def _in_one_kernel(query: Tensor, key: Tensor, value: Tensor, scaling: float, fl
     """All rows at once, whatever their lengths; (heads, tokens, depth) each -> (tokens, heads, depth)."""
     longest = max(block.width for block in flat.blocks)
     q, k, v = (t.transpose(0, 1).contiguous() for t in (query, key, value))
-    mixed = varlen_attn(
-        q,
-        k,
-        v,
-        flat.boundaries,
-        flat.boundaries,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=(-1, 0),  # causal
-        enable_gqa=key.shape[0] != query.shape[0],
-    )
-    assert isinstance(mixed, Tensor)  # a tuple where more is asked for
-    return mixed
+    return attend_rows(q, k, v, flat.boundaries, longest, scaling)
 
 
 AttentionInterface.register(_NAME, _attend)

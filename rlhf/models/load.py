@@ -92,7 +92,8 @@ def _load(
 ) -> Any:
     from safetensors import SafetensorError
 
-    import rlhf.models.flat  # noqa: F401, it tells Transformers of the attention called varlen
+    from rlhf.models.flat import VARLEN  # importing it tells Transformers of the attention called varlen
+    from rlhf.models.varlen import require_kernel
 
     resolved = resolve_model_path(path)
     settings: dict[str, Any] = {
@@ -100,6 +101,8 @@ def _load(
         "trust_remote_code": config.trust_remote_code,
         **extra,
     }
+    if config.attn_implementation == VARLEN:
+        require_kernel()
     if config.attn_implementation is not None:
         settings["attn_implementation"] = config.attn_implementation
     if quantization != Quantization.none:

@@ -45,7 +45,7 @@ def imported(tmp_path: Path, *words: str) -> set[str]:
     """The top-level modules loaded when the command line `words` has been dealt with."""
     code = (
         "import sys\n"
-        "import rlhf.cli\n"
+        "import rlhf.cli.main\n"
         f"sys.argv = ['rlhf', *{list(words)!r}]\n"
         "try:\n    rlhf.cli.main.main()\n"
         "except SystemExit:\n    pass\n"

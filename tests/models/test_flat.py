@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from transformers import LlamaForSequenceClassification
 
 from rlhf.config import ModelConfig
+from rlhf.errors import UserError
 from rlhf.models import flat as flat_module
+from rlhf.models import varlen
 from rlhf.models.flat import ARCHITECTURES, BLOCK_ROWS, can_run_flat, flat_attention, flat_groups, flatten
 from rlhf.models.load import load_causal_lm
 from rlhf.models.scores import sequence_scores
@@ -74,45 +78,60 @@ def test_only_plain_attention_of_known_architectures_runs_flat() -> None:
     assert not can_run_flat(sliding)
 
 
-def kernel_in_plain_torch(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float,
-    window_size: tuple[int, int],
-    enable_gqa: bool,
+def rows_in_plain_torch(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """What PyTorch's CUDA kernel is documented to compute; (tokens, heads, depth) each."""
-    assert window_size == (-1, 0)
-    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert max_q == max_k == int(cu_seq_q.diff().max())
-    assert enable_gqa or key.shape[1] == query.shape[1]
+    assert boundaries.dtype == torch.int32
     parts = []
-    for start, end in zip(cu_seq_q.tolist()[:-1], cu_seq_k.tolist()[1:], strict=True):
+    for start, end in itertools.pairwise(boundaries.tolist()):
         row = (t[start:end].transpose(0, 1) for t in (query, key, value))
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            *row, is_causal=True, scale=scale, enable_gqa=enable_gqa
-        )
+        gqa = key.shape[1] != query.shape[1]
+        attended = torch.nn.functional.scaled_dot_product_attention(*row, is_causal=True, scale=scale, enable_gqa=gqa)
         parts.append(attended.transpose(0, 1))
     return torch.cat(parts)
 
 
+def kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):  # type: ignore[no-untyped-def]
+    assert window_size == (-1, 0)
+    assert cu_q is cu_k
+    assert max_q == max_k == int(cu_q.diff().max())
+    assert enable_gqa or k.shape[1] == q.shape[1]
+    return rows_in_plain_torch(q, k, v, cu_q, scale)
+
+
+def kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):  # type: ignore[no-untyped-def]
+    assert k.shape[1] == q.shape[1]
+    return kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+def kernel_of_2_10(q, k, v, cu_q, cu_k, max_q, max_k, is_causal=False):  # type: ignore[no-untyped-def]
+    assert is_causal
+    return kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, scale=q.shape[2] ** -0.5, window_size=(-1, 0))
+
+
+@pytest.mark.parametrize("kernel", [kernel_of_2_13, kernel_of_2_11, kernel_of_2_10])
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_one_kernel_for_all_rows_gives_what_blocks_give(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_kernel_for_all_rows_gives_what_blocks_give(
+    architecture: str, kernel: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = eager(architecture)
     in_blocks = flat_logits(model, ROWS)
     # As on a GPU: rows without padding between them, and the kernel in place of the blocks' products.
     monkeypatch.setattr(flat_module, "WIDTH_MULTIPLE", 1)
     monkeypatch.setattr(flat_module, "BLOCK_ROWS", 1)
-    monkeypatch.setattr(flat_module, "varlen_attn", kernel_in_plain_torch)
+    monkeypatch.setattr(varlen, "kernel", lambda: kernel)
     monkeypatch.setattr(flat_module, "_in_blocks", flat_module._in_one_kernel)
     for ours, expected in zip(flat_logits(model, ROWS), in_blocks, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_torch_without_the_kernel_is_refused_before_a_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(varlen, "kernel", lambda: None)
+    with pytest.raises(UserError, match=r"attn_implementation=varlen needs PyTorch 2\.10 or newer.*use sdpa"):
+        load_causal_lm(save_tiny_model(tmp_path, "llama"), ModelConfig(attn_implementation="varlen"))
 
 
 def test_rows_for_a_gpu_have_no_padding_between_them() -> None:

@@ -12,14 +12,14 @@ from rlhf.config import RolloutConfig
 from rlhf.errors import UserError
 from rlhf.ppo import decoding, graphed_decoding
 from rlhf.ppo.rollout import Rollout, generate
-from tests.support.tiny_ppo import ARCHITECTURES, EOS, PAD, VOCAB, tiny_model
+from tests.support.tiny_ppo import ARCHITECTURES, EOS, VOCAB, tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [4], [12, 13, 14], [9, 9, 9, 9, 9], [3, 4], [7, 8, 9, 10]]
 
 
 def run(model: PreTrainedModel, prompts: list[list[int]], *, seed: int = 0, **config: float) -> Rollout:
     settings = RolloutConfig(**({"max_new_tokens": 12} | config))  # type: ignore[arg-type]
-    return generate(model, prompts, eos_token_id=EOS, pad_token_id=PAD, config=settings, generator_seed=seed)
+    return generate(model, prompts, eos_token_id=EOS, config=settings, generator_seed=seed)
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def test_every_token_is_the_inverse_cdf_of_a_plain_forward(architecture: str) ->
 def test_logprobs_when_asked_for_are_those_of_a_plain_forward_and_change_no_token(architecture: str) -> None:
     model, prompts = tiny_model(architecture), PROMPTS * 3
     config = RolloutConfig(max_new_tokens=12, temperature=0.7, batch_size=7)
-    ids = {"eos_token_id": EOS, "pad_token_id": PAD}
+    ids = {"eos_token_id": EOS}
     drawn = generate(model, prompts, **ids, config=config, generator_seed=3, logprobs=True)
     assert drawn.response_ids == run(model, prompts, seed=3, temperature=0.7, batch_size=7).response_ids
     assert drawn.logprobs is not None
@@ -114,7 +114,7 @@ def test_a_response_holds_its_end_token_once_and_nothing_after() -> None:
 def test_pad_equal_to_eos_changes_no_response() -> None:
     model = tiny_model("gpt2")
     settings = RolloutConfig(max_new_tokens=12)
-    same = generate(model, PROMPTS, eos_token_id=EOS, pad_token_id=EOS, config=settings, generator_seed=0)
+    same = generate(model, PROMPTS, eos_token_id=EOS, config=settings, generator_seed=0)
     assert same == run(model, PROMPTS)
 
 
@@ -137,7 +137,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_the_key_to_change() -> Non
 def test_a_static_cache_changes_no_token(architecture: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(architecture)
     model.set_attn_implementation(attention)
-    ids = {"eos_token_id": EOS, "pad_token_id": PAD, "generator_seed": 3, "logprobs": True}
+    ids = {"eos_token_id": EOS, "generator_seed": 3, "logprobs": True}
     grown = generate(model, PROMPTS * 3, **ids, config=RolloutConfig(max_new_tokens=20, temperature=0.7))
     static = RolloutConfig(max_new_tokens=20, temperature=0.7, cuda_graphs=True, batch_size=7)
     # On a GPU steps are run for practice before one is captured; here they must change nothing either.

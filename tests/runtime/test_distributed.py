@@ -9,7 +9,7 @@ from tests.support.ranks import ROOT
 
 ENDING = """
 import atexit, sys
-from rlhf import distributed
+from rlhf.runtime import distributed
 from rlhf.config import Device
 
 class Late:

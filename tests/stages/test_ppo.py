@@ -40,6 +40,7 @@ from rlhf.errors import UserError
 from rlhf.models.load import load_reward_model
 from rlhf.models.save import save_model
 from rlhf.models.tokenizers import load_tokenizer
+from rlhf.ppo import evaluate as evaluation
 from rlhf.ppo.engines import hf
 from rlhf.runtime.folder import StageFolder
 from rlhf.training.context import StageContext
@@ -530,7 +531,7 @@ def test_best_policy_by_score_less_kl_cost_is_kept_through_a_resume(
 
     held = settings(kl=kl, keep=Keep.best, evaluate_every=1, save_every=1)
     script = evaluations()
-    monkeypatch.setattr(ppo, "evaluate", lambda *args: next(script))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args: next(script))
     final = run(held, parents("llama"), tmp_path / "whole")
     assert (final["eval/best_step"], final["eval/score"]) == (2, 5.0)
     assert same(weights(tmp_path / "whole" / "model"), expected)

@@ -134,7 +134,9 @@ def test_wandb_offline_keeps_numbers_and_samples_under_the_stage_folder(tmp_path
 
 
 def test_importing_the_tracker_loads_no_heavy_library() -> None:
-    code = "import sys, rlhf.tracking; print([m for m in ('torch', 'transformers', 'wandb') if m in sys.modules])"
+    code = (
+        "import sys, rlhf.training.tracking; print([m for m in ('torch', 'transformers', 'wandb') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -17,7 +17,8 @@ from rlhf.config import Config
 from rlhf.evaluation.comparison import benchmark_tables, judge_tables
 from rlhf.evaluation.comparison.curves import Curves
 from rlhf.evaluation.comparison.plots import figures
-from rlhf.evaluation.comparison.words import against_references, judge_title, ordered, scoring
+from rlhf.evaluation.comparison.words import against_references, ordered, scoring
+from rlhf.evaluation.judges.judge import judge_title
 from rlhf.evaluation.judges.llm import usage_line
 from rlhf.evaluation.pages.figures import styles
 from rlhf.evaluation.pages.html import Made, colour_key, gallery, method_html, page, samples_html

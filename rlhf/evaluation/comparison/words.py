@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.evaluation.answering.answers import KL_FROM
 from rlhf.evaluation.comparison import benchmark_tables
+from rlhf.evaluation.judges.judge import judge_title
 from rlhf.evaluation.tasks.text_metrics import TITLES
 
 
@@ -39,10 +40,6 @@ def percent(rate: float) -> str:
 
 def interval(ci: Sequence[float]) -> str:
     return f"{100 * ci[0]:.0f} to {100 * ci[1]:.0f} %"
-
-
-def judge_title(judge: str) -> str:
-    return judge.replace("_", " ")
 
 
 def statement(report: Mapping[str, Any]) -> str:

@@ -91,3 +91,7 @@ def _finite(scores: list[float], judge: str, prompts: Sequence[Prompt]) -> list[
         if not math.isfinite(score):
             raise ValueError(f"The judge {judge} gave {score} to a response to prompt {prompt.id}.")
     return scores
+
+
+def judge_title(judge: str) -> str:
+    return judge.replace("_", " ")

@@ -10,7 +10,7 @@ from html import escape
 from itertools import zip_longest
 from typing import Any
 
-from rlhf.evaluation.comparison.words import judge_title
+from rlhf.evaluation.judges.judge import judge_title
 from rlhf.evaluation.pages.figures import Figure
 
 _VERDICTS = {1.0: "wins", 0.5: "ties", 0.0: "loses", None: "no verdict"}

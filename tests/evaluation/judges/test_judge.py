@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-import rlhf.models
 from rlhf.data.records import Message, Prompt, Role
 from rlhf.evaluation.judges.judge import GoldJudge, RewardModelJudge
+from rlhf.models import scores as scores_module
 
 PROMPTS = [Prompt(f"p{i}", (Message(Role.user, f"question {i}"),)) for i in range(3)]
 
@@ -30,7 +30,7 @@ def test_equal_sequences_get_exactly_equal_reward_model_scores(monkeypatch: pyte
         calls.append([list(row) for row in ids])
         return torch.tensor([sum(row) + 1e-6 * place for place, row in enumerate(ids)])
 
-    monkeypatch.setattr(rlhf.models, "sequence_scores", scores_that_depend_on_the_batch)
+    monkeypatch.setattr(scores_module, "sequence_scores", scores_that_depend_on_the_batch)
     found = RewardModelJudge(model=None).score(PROMPTS, ["a", "b", "a"], [[1, 2], [3], [1, 2]])  # type: ignore[arg-type]
     assert found[0] == found[2] == pytest.approx(3.0)
     assert found[1] == pytest.approx(3.0, abs=1e-3)
