@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --durations=10
 
-.PHONY: demo test test-slow test-vllm lint bench figures optimum base-models clean
+.PHONY: demo test test-slow test-vllm lint docs bench figures optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
@@ -26,6 +26,10 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The documentation as a site, site/index.html; every link is checked, and nothing is fetched.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 # PPO against the best policy there is, computed by enumeration; ends with one JSON line.
 optimum: $(STAMP)
@@ -53,12 +57,12 @@ base-models: $(STAMP)
 	done
 
 clean:
-	rm -rf $(VENV) .venv-vllm .versus_trl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .versus_trl build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found; install one, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	touch $(STAMP)
 
 .venv-vllm/.installed: tests/vllm/make_env.sh constraints.txt

@@ -1,4 +1,4 @@
-"""The numbers of the README's "What the demo shows": three seeds, three sizes, one KL sweep.
+"""The numbers of "The sandbox" in docs/evidence.md: three seeds, three sizes, one KL sweep.
 
     python tests/benchmarks/sandbox_numbers.py          # finished runs are skipped, so it can be stopped and started
 
@@ -24,7 +24,7 @@ MAIN = "numbers-seed0"
 
 
 def rlhf(*words: str) -> None:
-    """Run one command of the README."""
+    """Run one command of that page."""
     print("$ python -m rlhf", *words, flush=True)
     subprocess.run([sys.executable, "-m", "rlhf", *words], cwd=ROOT, check=True)
 

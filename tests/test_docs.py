@@ -1,0 +1,102 @@
+"""The README and the pages of docs/ are true: links lead somewhere, commands compose, keys exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rlhf.cli import compose, main
+from rlhf.config.keys import all_keys, all_nodes, mappings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / page for page in ("README.md", "CONTRIBUTING.md", "launch/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FILES = (".py", ".json", ".jsonl", ".yaml", ".html", ".md", ".txt")
+# Words that stand for a person's own: composing them needs no such file.
+OWN = {"PATH": "./path", "FILE": "./file", "NAME": "name", "FOLDER": "./folder"}
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub and MkDocs call the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place), target
+
+
+def test_the_readme_fits_one_reading() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
+
+
+def commands(page: Path) -> list[str]:
+    """Every `python -m rlhf ...` of a page's indented lines: lines that go on are joined, shell variables left out."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    found = [line.partition("  #")[0].strip() for line in lines if line.startswith("python -m rlhf")]
+    return [line for line in found if "..." not in line and "$" not in line]
+
+
+COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(commands(ROOT / "README.md")) >= 12
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{name(page)}: {line[:60]}" for page, line in COMMANDS])
+def test_commands_compose(page: Path, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [re.sub("|".join(OWN), lambda found: OWN[found[0]], word) for word in shlex.split(command)[3:]]
+    if not words or words[0].startswith("--") or any(word.startswith("hydra/launcher=submitit") for word in words):
+        return
+    monkeypatch.chdir(tmp_path)
+    for file in ("my.jsonl", "my_rankings.jsonl"):
+        (tmp_path / file).write_text("{}\n")
+    words = [compose.normalise(word) if not word.startswith("-") else word for word in compose.with_data_path(words)]
+    words = compose.debug_last(compose.with_model_group(words))
+    words.sort(key=lambda word: word not in ("-m", "--multirun"))
+    assert compose.expand(main._parse(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_keys_that_are_named_exist(page: Path) -> None:
+    tops = {node for node in all_nodes() if "." not in node}
+    known = {*all_keys(), *all_nodes()}
+    for word in re.findall(r"`([a-z_]+(?:\.[a-z_0-9*]+)+)(?:=[^`]*)?`", page.read_text(encoding="utf-8")):
+        if word.partition(".")[0] not in tops or word.endswith(
+            (".py", ".json", ".jsonl", ".yaml", ".html", ".md", ".txt")
+        ):
+            continue
+        node = word.removesuffix(".*")
+        assert node in known or node.rpartition(".")[0] in mappings(), f"{word} is no key"
+
+
+def test_the_table_of_keys_is_the_schema() -> None:
+    import importlib.util
+
+    path = ROOT / "docs" / "_hooks" / "keys.py"
+    spec = importlib.util.spec_from_file_location("docs_keys", path)
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = (ROOT / "docs" / "reference" / "keys.md").read_text(encoding="utf-8")
+    shown = hook.on_page_markdown(page, None)
+    assert all(f"| `{key}` |" in shown for key in all_keys())
