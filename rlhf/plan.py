@@ -1,6 +1,6 @@
 """What each stage takes of a GPU's memory, estimated from a model's config alone: `python -m rlhf stage=plan`.
 
-Weights, gradients and AdamW's state are arithmetic (ZeRO, arXiv:1910.02054, section 3; docs/evidence.md has it measured).
+Weights, gradients and AdamW's state are arithmetic (ZeRO, arXiv:1910.02054, section 3; measured in docs/evidence.md).
 Activations are the count of arXiv:2205.05198, equation 1 less its attention scores, which fused kernels do not keep: an
 estimate, as is what a framework takes besides.
 """
