@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 MARK = "<!-- keys -->"
@@ -18,6 +19,6 @@ def tables() -> str:
     nodes: dict[str, list[str]] = {}
     for key in all_keys().values():
         node = key.name.partition(".")[0] if "." in key.name else "top level"
-        row = f"| `{key.name}` | `{show(key.default)}` | {key.allowed} | {key.meaning} |"
+        row = f"| `{key.name}` | `{show(key.default)}` | {key.allowed} | {html.escape(key.meaning)} |"
         nodes.setdefault(node, ["| key | default | takes | meaning |", "|---|---|---|---|"]).append(row)
     return "\n\n".join(f"## {node}\n\n" + "\n".join(rows) for node, rows in nodes.items())
