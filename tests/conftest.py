@@ -4,6 +4,7 @@ Nor does a test find what another run has read and tokenized: the cache is a fre
 """
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -22,3 +23,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    """A stage sets the precision of products and the number of threads; the next test rounds as if it were the first."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else None
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_float32_matmul_precision("highest")
+        if threads is not None and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

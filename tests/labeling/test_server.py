@@ -200,6 +200,15 @@ def test_the_page_names_no_other_host_and_has_no_inline_code_and_no_way_to_parse
         (json.dumps({**sent(ITEMS[0], (0, 1, 2)), "ranks": {}}), "does not place every response"),
         (" " * (MOST_BYTES + 1), f"more than {MOST_BYTES} bytes"),
     ],
+    ids=[
+        "cut off",
+        "deep",
+        "list",
+        "empty",
+        "no key",
+        "no ranks",
+        "huge",
+    ],  # a judgement has an id of its own each time
 )
 def test_a_body_that_is_no_judgement_is_refused_and_nothing_is_kept(tmp_path: Path, body: str, problem: str) -> None:
     answer = client(tmp_path).post("/api/judge", content=body, headers={"Content-Type": "application/json"})
