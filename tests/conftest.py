@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    """A stage sets the precision of products and the number of threads; the next test rounds as if it were the first."""
+    """A stage sets the precision of products and the threads; the next test rounds as if it were the first."""
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else None
     yield
