@@ -72,6 +72,13 @@ def holds_work(folder: StageFolder, stage: Stage) -> bool:
     return folder.complete or begun
 
 
+def changed_model(folder: StageFolder, stage: Stage, problem: str) -> UserError:
+    return UserError(
+        f"{folder.path} is finished, and {problem}; put it back as it was, or make it again from the newest checkpoint "
+        f"with run.again=[{stage.name.value}]."
+    )
+
+
 def other_config(folder: StageFolder, changes: Sequence[str]) -> UserError:
     shown = ", ".join(changes[:6]) + (f" and {len(changes) - 6} more" if len(changes) > 6 else "")
     return UserError(

@@ -32,7 +32,15 @@ class Search:
     def finished(self, stage: StageName) -> Path | None:
         """The model of the nearest finished one, None when there is none."""
         folder = self.finished_folder(stage)
-        return folder.model_dir if folder is not None else None
+        if folder is None:
+            return None
+        problem = folder.model_problem() if stage not in self.config.run.again else None
+        if problem is not None:
+            raise UserError(
+                f"{folder.path} is finished, and {problem}; put it back as it was, or make it again from the newest "
+                f"checkpoint with `{command(self.config, stage)} run.again=[{stage.value}]`."
+            )
+        return folder.model_dir
 
     def needed(self, stage: StageName, key: str) -> Path:
         """The same; UserError with the command that makes it, and the key that names another, when there is none."""

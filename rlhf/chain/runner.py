@@ -79,7 +79,8 @@ def check(config: Config, swept: tuple[str, ...] = (), *, parents: bool = True) 
         manifest = folder.manifest
         if manifest is None or stage.derived or not lineage.holds_work(folder, stage):
             continue
-        changes = lineage.differences(manifest, stage, Inputs(lineage.deciding_config(config, stage)))
+        own = _own_config(config, stage)
+        changes = lineage.differences(manifest, stage, Inputs(lineage.deciding_config(own, stage)))
         if changes:
             raise lineage.other_config(folder, changes)
 
@@ -95,6 +96,11 @@ def run_stage(config: Config, stage: Stage, place: Place) -> None:
     run_in_folder(config, stage, place.folder(stage.name), find_parents(config, stage, place), wait=bool(place.swept))
 
 
+def _own_config(config: Config, stage: Stage) -> Config:
+    """The config as the stage reads it and its manifest keeps it: with its own name and seed."""
+    return dataclasses.replace(config, stage=stage.name, seed=stage.seed(config))
+
+
 def run_in_folder(
     config: Config, stage: Stage, folder: StageFolder, parents: dict[str, Path], *, wait: bool = False
 ) -> None:
@@ -102,10 +108,12 @@ def run_in_folder(
 
     wait: for a process that works on it now; else that is a UserError.
     """
-    config = dataclasses.replace(config, stage=stage.name, seed=stage.seed(config))
+    config = _own_config(config, stage)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with locked(folder, wait=wait), logging_to(folder):
+            if is_main_process():
+                folder.tidy()
             _run_locked(Attempt(config, stage, folder, parents))
     except OSError as error:
         refused = refused_by_disk(error, folder.path)
@@ -164,7 +172,15 @@ def _decide(attempt: Attempt, inputs: Inputs) -> str:
         return "run"
     changes = lineage.differences(manifest, stage, inputs)
     if not changes:
-        return "skip" if manifest["status"] == "complete" else "resume"
+        if manifest["status"] != "complete":
+            return "resume"
+        if stage.name in attempt.config.run.again:
+            log.info("%s: made again, as run.again asks", attempt.name)
+            return "resume"
+        problem = folder.model_problem()
+        if problem is not None:
+            raise lineage.changed_model(folder, stage, problem)
+        return "skip"
     if not stage.derived and lineage.holds_work(folder, stage):
         raise lineage.other_config(folder, changes)
     if not stage.gathers:

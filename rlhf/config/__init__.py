@@ -108,6 +108,7 @@ class RunConfig:
     name: str = "demo"  # the run's folder is <root>/<name>
     root: str = "runs"
     parents: str | None = None  # another run's folder, searched for finished parents after this run's own; None: none
+    again: list[StageName] = field(default_factory=list)  # finished stages to make again, from their newest checkpoints
     keep_checkpoints: int = 2  # of a stage, the newest; one that is damaged is passed over, hence more than one
     save_minutes: float = 10.0  # sft, reward, pretrain: between checkpoints at most; an interruption loses no more
 

@@ -31,7 +31,10 @@ def damage(folder: Path) -> str | None:
     sums = folder / SUMS
     if not sums.is_file():
         return f"it has no {SUMS}, so writing it was cut off"
-    lines = sums.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return f"its {SUMS} is no text"
     if not lines:
         return f"its {SUMS} is empty"
     for line in lines:
@@ -41,6 +44,10 @@ def damage(folder: Path) -> str | None:
             return f"{name} is gone"
         if _sha256(path) != expected:
             return f"{name} is not what was written"
+    listed = {line.partition("  ")[2] for line in lines}
+    unlisted = [name for name in (str(path.relative_to(folder)) for path in _files(folder)) if name not in listed]
+    if unlisted:
+        return f"its {SUMS} says nothing of {unlisted[0]}"
     return None
 
 

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,7 @@ def save_folder_atomic(path: Path) -> Iterator[Path]:
     On an error the folder goes away and what stood at `path` stays. Raises UserError when the disk fills up.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
+    _put_back(path)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
     os.chmod(aside, path.parent.stat().st_mode & 0o777)
     old = path.parent / f".{path.name}.old"
@@ -126,7 +127,7 @@ def save_folder_atomic(path: Path) -> Iterator[Path]:
         full = is_disk_full(error, path)
         written = _folder_bytes(aside) if full and aside.exists() else 0
         shutil.rmtree(aside, ignore_errors=True)
-        _recover(path)
+        _put_back(path)
         if full:
             raise disk_full_error(path, written) from error
         raise
@@ -134,8 +135,8 @@ def save_folder_atomic(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(path: Path) -> None:
-    """Puts back or drops the old folder that a crash between the two renames left aside."""
+def _put_back(path: Path) -> None:
+    """Puts back or drops the old folder that a crash between the two renames left aside, and half-written new ones."""
     old = path.parent / f".{path.name}.old"
     if old.exists():
         if path.exists():
@@ -144,3 +145,18 @@ def _recover(path: Path) -> None:
             os.rename(old, path)
     for stale in path.parent.glob(f".{path.name}.new-*"):
         shutil.rmtree(stale, ignore_errors=True)
+
+
+# What `write_text_atomic` and `save_folder_atomic` call what they write aside, and a killed one leaves behind.
+_ASIDE_FILE = re.compile(r"\..+\.[a-z0-9_]{8}")
+_ASIDE_FOLDER = re.compile(r"\.(.+)\.(?:old|new-[a-z0-9_]{8})")
+
+
+def recover(parent: Path) -> None:
+    """Undoes what writes into `parent` left when their process was killed. None may be going on."""
+    for path in parent.iterdir() if parent.is_dir() else ():
+        folder = _ASIDE_FOLDER.fullmatch(path.name)
+        if folder is not None and path.is_dir():
+            _put_back(parent / folder[1])
+        elif _ASIDE_FILE.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf.errors import UserError
 from rlhf.runtime import checkpoints
-from rlhf.runtime.files import save_folder_atomic, write_json_atomic
+from rlhf.runtime.files import recover, save_folder_atomic, write_json_atomic
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".bin")
 NOT_FINITE = "not_finite"  # a stage's folder for batches whose loss or gradient was none
@@ -77,12 +77,12 @@ class StageFolder:
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, None when there is none. Raises UserError on one that cannot be read."""
         try:
-            text = self.manifest_path.read_text(encoding="utf-8")
+            data = self.manifest_path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            manifest = json.loads(text)
-        except json.JSONDecodeError as error:
+            manifest = json.loads(data.decode("utf-8"))
+        except ValueError as error:  # no JSON, or no UTF-8, as a torn block is none
             raise UserError(
                 f"{self.manifest_path} is damaged ({error}); move {self.path} away, or choose another run.name."
             ) from None
@@ -99,6 +99,30 @@ class StageFolder:
     def write_manifest(self, **updates: Any) -> None:
         """Merges `updates` into the manifest."""
         write_json_atomic(self.manifest_path, {**(self.manifest or {}), **updates})
+
+    def model_problem(self) -> str | None:
+        """What is wrong with the model of a finished stage, in words; None where it is as the stage left it.
+
+        Weights are read only where sizes or times are not those of then, as after a copy.
+        """
+        said = (self.manifest or {}).get("model")
+        if said is None:  # a stage that makes none, or one that has not finished
+            return None
+        if not self.model_dir.is_dir():
+            return f"its {self.model_dir.name}/ is gone"
+        if said["files"] != _signature(self.model_dir) and said["hash"] != hash_folder(self.model_dir):
+            return f"its {self.model_dir.name}/ is no longer what it saved"
+        return None
+
+    def tidy(self) -> None:
+        """Removes what killed processes were writing when they died, and puts back what one had moved aside.
+
+        Only the owner of the stage's lock may ask.
+        """
+        recover(self.path)
+        recover(self.checkpoints_dir)
+        for checkpoint in self.checkpoints_dir.glob("*/"):
+            recover(checkpoint)
 
     @property
     def has_checkpoints(self) -> bool:

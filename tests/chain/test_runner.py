@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import itertools
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 
 from rlhf.chain import runner
 from rlhf.chain.place import reaching
-from rlhf.cli import sweep
+from rlhf.cli import compose, main, sweep
 from rlhf.cli.compose import Job
 from rlhf.config import (
     CHAIN,
@@ -780,3 +781,53 @@ def test_cuda_graphs_on_a_cpu_are_refused_at_once() -> None:
     config = Config(launch=LaunchConfig(device=Device.cpu), rollout=RolloutConfig(cuda_graphs=True))
     with pytest.raises(UserError, match=r"rollout\.cuda_graphs=true finds no CUDA device"):
         prepare_torch(config)
+
+
+def jobs_of(world: World, *words: str) -> list[Job]:
+    words = tuple(compose.normalise(word) for word in words)
+    own = (f"run.root={world.root / 'runs'}", f"model.path={world.base}", "run.name=swept")
+    return compose.expand(main._parse(["-m", *words, *own]))
+
+
+@pytest.mark.parametrize("sweep_name", sorted(path.stem for path in (compose.conf_dir() / "sweep").glob("*.yaml")))
+def test_a_shipped_sweep_can_be_typed_again_after_a_kill_and_after_its_end(world: World, sweep_name: str) -> None:
+    jobs = jobs_of(world, f"+sweep={sweep_name}")
+    assert len({job.name for job in jobs}) > 1
+    sweep.check(jobs)
+    world.fail["ppo"] = KeyboardInterrupt()  # the kill: parents are finished, the first policy has begun
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(jobs[0].config, jobs[0].swept)
+    world.fail.clear()
+    sweep.check(jobs)
+    for job in jobs:
+        runner.run(job.config, job.swept)
+    world.ran()
+    sweep.check(jobs)
+    for job in jobs:
+        runner.run(job.config, job.swept)
+    assert world.ran() == []
+
+
+def test_a_finished_model_that_was_changed_or_is_gone_is_said_and_can_be_made_again(world: World) -> None:
+    runner.run(world.config())
+    world.ran()
+    model = world.folder("demo/sft").model_dir / "model.safetensors"
+    before = model.read_bytes()
+    model.write_text("other")
+    for stage in ("sft", "reward"):
+        with pytest.raises(
+            UserError, match=r"demo/sft is finished, and its model/ is no longer what it saved.*again=\[sft\]"
+        ):
+            runner.run(world.config(stage, name="demo"))
+    model.write_bytes(before)  # with another time, as after a copy
+    runner.run(world.config())
+    assert world.ran() == []
+    shutil.rmtree(model.parent)
+    with pytest.raises(UserError, match=r"its model/ is gone"):
+        runner.check(world.config("reward", name="demo"))
+    runner.run(world.config("sft", run={"again": [StageName.sft]}))
+    (context,) = world.calls
+    assert context.resume
+    world.ran()
+    runner.run(world.config())
+    assert world.ran() == []

@@ -34,6 +34,13 @@ def test_the_newest_whole_one_is_used(tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "SHA256SUMS").unlink(), "no SHA256SUMS"),
         (lambda folder: (folder / "SHA256SUMS").write_text(""), "SHA256SUMS is empty"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\xfe" * 40), "SHA256SUMS is no text"),
+        (
+            lambda folder: (folder / "SHA256SUMS").write_text(
+                (folder / "SHA256SUMS").read_text().split("\n")[0] + "\n"
+            ),
+            "says nothing of policy.safetensors",
+        ),
         (lambda folder: (folder / "policy.safetensors").write_bytes(b"\0" * 2560), "policy.safetensors is not what"),
         (lambda folder: (folder / "policy.safetensors").unlink(), "policy.safetensors is gone"),
         (lambda folder: (folder / "more" / "state.json").write_text("{}"), "more/state.json is not what"),

@@ -61,7 +61,7 @@ def test_kill_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(files.os, "rename", rename)
     # A killed process runs no handler either: without recovery only what lies aside is left.
-    monkeypatch.setattr(files, "_recover", lambda path: None)
+    monkeypatch.setattr(files, "_put_back", lambda path: None)
     with pytest.raises(Killed), save_folder_atomic(target) as folder:
         (folder / "model.safetensors").write_bytes(b"new")
     assert not target.exists()
@@ -184,3 +184,31 @@ def test_damaged_manifest_is_a_sentence(tmp_path: Path) -> None:
     stage.manifest_path.write_text('{"status": ')
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         _ = stage.complete
+
+
+def test_what_killed_writes_leave_goes_with_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "sft")
+    stage.write_manifest(status="running")
+    with stage.checkpoint(1, keep=2) as checkpoint:
+        (checkpoint / "state.json").write_text("{}")
+    stay = sorted(tmp_path.rglob("*"))
+    kept = stage.checkpoints_dir / "step-1"
+    left = [stage.path / ".manifest.json.r3hoc9b7", kept / ".state.json.abcdefgh"]
+    for file in left:
+        file.write_text("half")
+    (stage.checkpoints_dir / ".step-7.new-k2_9mzpq").mkdir()  # of a step that nobody will write again
+    (stage.path / ".notes").write_text("a person's own")
+    moved = stage.checkpoints_dir / ".step-1.old"
+    kept.rename(moved)  # killed between the two renames
+    stage.tidy()
+    assert sorted(tmp_path.rglob("*")) == sorted([*stay, stage.path / ".notes"])
+    assert stage.latest_checkpoint() == (1, kept)
+
+
+@pytest.mark.parametrize("torn", [b"\x00" * 512, b"\xff\xfe\xff", b'{"status": "comp'])
+def test_a_manifest_of_torn_bytes_is_a_sentence(tmp_path: Path, torn: bytes) -> None:
+    stage = StageFolder(tmp_path / "sft")
+    stage.path.mkdir()
+    stage.manifest_path.write_bytes(torn)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged .*move .*sft away"):
+        _ = stage.manifest
