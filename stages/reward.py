@@ -44,7 +44,11 @@ def run(context: StageContext) -> dict[str, float]:
     kept = {split: drop_tied(rankings, split) for split, rankings in given.items()}
 
     model: Any = load_reward_model(
-        policy, config.model, dtype=training_dtype(config), quantization=config.model.quantization
+        policy,
+        config.model,
+        dtype=training_dtype(config),
+        quantization=config.model.quantization,
+        fresh_head=True,
     )
     pad_token_id = model.config.get_text_config().pad_token_id
     disable_dropout(model)
@@ -68,7 +72,7 @@ def run(context: StageContext) -> dict[str, float]:
     reward_trainer = build_trainer(context, model, pad_token_id, rankings, evaluate)
     train(reward_trainer, context)
 
-    finished: Any = load_reward_model(policy, config.model, dtype=torch.float32)
+    finished: Any = load_reward_model(policy, config.model, dtype=torch.float32, fresh_head=True)
     trained = whole_state_dict(reward_trainer)
     finished.load_state_dict(trained)
     finished.to(pick_device(config.launch))

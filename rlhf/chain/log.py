@@ -23,6 +23,7 @@ def logging_to(folder: StageFolder) -> Iterator[None]:
     terminal.setLevel(logging.INFO)
     file = logging.FileHandler(folder.log_path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagates = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False
     raises, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk must not print through the log
@@ -33,6 +34,8 @@ def logging_to(folder: StageFolder) -> Iterator[None]:
     finally:
         log.removeHandler(terminal)
         log.removeHandler(file)
+        log.setLevel(level)
+        log.propagate = propagates
         file.close()
         logging.raiseExceptions = raises
 

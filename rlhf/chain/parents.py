@@ -10,6 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from rlhf.chain.roles import check_role
 from rlhf.config import Config, JudgeName, StageName
 from rlhf.config.keys import flatten
 from rlhf.errors import UserError
@@ -66,6 +67,7 @@ def named_parents(config: Config, keys: Sequence[str]) -> dict[str, Path]:
         for name, path in paths.items():
             if path is not None:
                 found[name.partition(".")[2]] = model_at(path, name.replace("/", "."))
+                check_role(found[name.partition(".")[2]], name)
     return found
 
 

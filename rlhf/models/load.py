@@ -11,6 +11,7 @@ from rlhf.config import DType, ModelConfig, Quantization
 from rlhf.errors import UserError
 from rlhf.models.folders import reason, resolve_model_path
 from rlhf.models.heads import float32_linear
+from rlhf.models.loaded import check_weights
 from rlhf.models.quantization import bitsandbytes, mend_nf4_on_cpu
 from rlhf.models.tokenizers import distinct_pad_id, load_tokenizer, set_token_ids
 
@@ -39,7 +40,8 @@ def load_causal_lm(
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = _load(AutoModelForCausalLM, path, config, dtype, quantization)
+    model, info = _load(AutoModelForCausalLM, path, config, dtype, quantization)
+    check_weights(info, path)
     tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     _check_vocabulary(model, tokenizer, path)
     set_token_ids(model, tokenizer, pad_token_id=tokenizer.pad_token_id)
@@ -56,8 +58,12 @@ def load_reward_model(
     *,
     dtype: torch.dtype | None = None,
     quantization: Quantization = Quantization.none,
+    fresh_head: bool = False,
 ) -> PreTrainedModel:
-    """A sequence classifier with one score; from a causal LM's folder its head starts at zero.
+    """A sequence classifier with one score.
+
+    fresh_head: a folder without one may be given, such as a causal LM's; the head then starts at zero.
+    Raises UserError when the folder is no model, or has no head and is to have one.
 
     The pad id is one that no scored sequence ends with, because `AutoModelForSequenceClassification` finds the last
     token by looking for padding: with pad = end token it would read the score one token early.
@@ -65,11 +71,10 @@ def load_reward_model(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model, info = _load(
-        AutoModelForSequenceClassification, path, config, dtype, quantization, num_labels=1, loading_info=True
-    )
+    model, info = _load(AutoModelForSequenceClassification, path, config, dtype, quantization, num_labels=1)
     if not hasattr(model, "score"):
         raise UserError(f"{type(model).__name__} of {path} has no `score` head; use a decoder model as reward model.")
+    check_weights(info, path, scores=True, fresh_head=fresh_head)
     if any(key.endswith("score.weight") for key in info["missing_keys"]):
         with torch.no_grad():
             model.score.weight.zero_()
@@ -87,9 +92,9 @@ def _load(
     config: ModelConfig,
     dtype: torch.dtype | None,
     quantization: Quantization,
-    loading_info: bool = False,
     **extra: Any,
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
+    """The model, and what Transformers says of the weights it found and did not find."""
     from safetensors import SafetensorError
 
     from rlhf.models.flat import VARLEN  # importing it tells Transformers of the attention called varlen
@@ -99,6 +104,7 @@ def _load(
     settings: dict[str, Any] = {
         "dtype": dtype if dtype is not None else torch_dtype(config.dtype),
         "trust_remote_code": config.trust_remote_code,
+        "ignore_mismatched_sizes": True,  # `check_weights` refuses them, and says which
         **extra,
     }
     if config.attn_implementation == VARLEN:
@@ -109,12 +115,12 @@ def _load(
         settings["quantization_config"] = bitsandbytes(quantization, settings["dtype"])
     try:
         with quiet_transformers():
-            loaded = auto_class.from_pretrained(resolved, output_loading_info=loading_info, **settings)
+            model, info = auto_class.from_pretrained(resolved, output_loading_info=True, **settings)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"The model {path} does not load: {reason(error)}") from error
     if quantization == Quantization.nf4:
-        mend_nf4_on_cpu(loaded[0] if loading_info else loaded, path)
-    return loaded
+        mend_nf4_on_cpu(model, path)
+    return model, info
 
 
 @contextlib.contextmanager

@@ -68,7 +68,8 @@ def _apart(context: StageContext, config: ModelConfig, tokenizer: Any) -> tuple[
     policy: Any = load_causal_lm(str(parents["policy"]), config, quantization=quantization)
     value_model: Any = None
     if context.config.ppo.has_value_model:
-        value_model = load_reward_model(str(_value_start(parents)), config, quantization=quantization)
+        start = str(_value_start(parents))
+        value_model = load_reward_model(start, config, quantization=quantization, fresh_head=True)
     reward_models = {name: _own_weights(path, config) for name, path in reward_paths(parents).items()}
     if config.lora.r > 0:
         policy = add_lora(policy, config.lora)

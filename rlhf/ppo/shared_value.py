@@ -44,7 +44,7 @@ class SharedValueModel(nn.Module):
 
         path: the model that the policy started from, for its architecture.
         """
-        classifier: Any = load_reward_model(path, config)
+        classifier: Any = load_reward_model(path, config, fresh_head=True)
         trunk = merged_state_dict(self._policy[0])
         own = {name: trunk.get(name, tensor) for name, tensor in classifier.state_dict().items()}
         classifier.load_state_dict({**own, "score.weight": self.score.weight})

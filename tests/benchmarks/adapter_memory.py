@@ -69,7 +69,7 @@ def prepare(folder: Path, hidden: int, layers: int) -> int:
     )
     policy = LlamaForCausalLM(config)
     save_model(policy, tokenizer, folder / "policy")
-    trained = add_lora(load_reward_model(str(folder / "policy"), ModelConfig()), LORA)
+    trained = add_lora(load_reward_model(str(folder / "policy"), ModelConfig(), fresh_head=True), LORA)
     with torch.no_grad():
         for parameter in trained.parameters():
             if parameter.requires_grad:

@@ -156,7 +156,7 @@ def test_training_on_one_base_is_training_apart_bit_for_bit(folders: tuple[Path,
     shared = roles_of(policy, value_model, reward_model)
     apart = roles_of(
         add_lora(load_causal_lm(str(base), CONFIG), LORA).eval(),
-        add_lora(load_reward_model(str(base), CONFIG), LORA).eval(),
+        add_lora(load_reward_model(str(base), CONFIG, fresh_head=True), LORA).eval(),
         reward_model,
     )
     for seed, role in enumerate(("policy", "value_model")):

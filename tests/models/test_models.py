@@ -67,7 +67,7 @@ def test_scores_are_the_same_left_padded_right_padded_batched_and_alone(
 
 
 def scorer(path: str, **settings: Any) -> Any:
-    model = load_reward_model(path, ModelConfig(**settings))
+    model = load_reward_model(path, ModelConfig(**settings), fresh_head=True)
     torch.manual_seed(1)
     torch.nn.init.normal_(model.score.weight)
     return model.eval()
@@ -88,7 +88,7 @@ def test_a_score_is_read_at_an_end_token_that_is_also_the_pad_token(tmp_path: Pa
 
 def test_the_head_of_a_causal_model_starts_at_zero_and_a_trained_one_is_kept(tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "base", "llama")
-    fresh = load_reward_model(path, ModelConfig())
+    fresh = load_reward_model(path, ModelConfig(), fresh_head=True)
     assert torch.equal(fresh.score.weight, torch.zeros_like(fresh.score.weight))
     trained = scorer(path)
     save_model(trained, load_tokenizer(path), tmp_path / "saved")
@@ -113,7 +113,7 @@ def test_more_embedding_rows_than_tokens_are_fine_and_fewer_are_refused(tmp_path
     with pytest.raises(UserError, match="embedding rows"):
         load_causal_lm(short, ModelConfig())
     with pytest.raises(UserError, match="embedding rows"):
-        load_reward_model(short, ModelConfig())
+        load_reward_model(short, ModelConfig(), fresh_head=True)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

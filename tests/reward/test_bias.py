@@ -23,7 +23,7 @@ def sequences(count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bias_moves_every_score_by_the_same(tmp_path: Path, architecture: str) -> None:
-    model = load_reward_model(save_tiny_model(tmp_path, architecture), ModelConfig())
+    model = load_reward_model(save_tiny_model(tmp_path, architecture), ModelConfig(), fresh_head=True)
     torch.manual_seed(0)
     torch.nn.init.normal_(model.score.weight)
     demonstrations, completions = sequences(50), sequences(150)

@@ -126,7 +126,7 @@ def test_gradient_of_the_trainer_is_that_of_every_pair_run_on_its_own(tmp_path: 
         ranks = tuple(rng.randint(0, 2) for _ in chosen[1:])
         given.append(Ranking(prompt("say " + "more " * i, i), tuple(chosen), (3, *ranks)))
     rankings = Encoder(template, DataConfig(), BadRows(OnBadRow.refuse, None)).rankings(given)
-    model: Any = load_reward_model(base, ModelConfig())
+    model: Any = load_reward_model(base, ModelConfig(), fresh_head=True)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     context = make_context(tmp_path / "reward", config_for(base), {"policy": base}, ListSource())
     pad = model.config.pad_token_id

@@ -81,7 +81,7 @@ def make_config(**settings: Any) -> Config:
 
 def save_reward_model(folder: Path) -> str:
     base = save_tiny_model(folder.parent / "reward_base", chat_template=True, seed=9)
-    model = load_reward_model(base, ModelConfig(path=base))
+    model = load_reward_model(base, ModelConfig(path=base), fresh_head=True)
     torch.manual_seed(1)
     with torch.no_grad():
         model.score.weight.normal_()

@@ -96,7 +96,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
 
 def save_reward_model(base: Path, folder: Path) -> None:
     """A random head on the base: a score that depends on the last tokens most."""
-    reward_model = load_reward_model(str(base), ModelConfig())
+    reward_model = load_reward_model(str(base), ModelConfig(), fresh_head=True)
     torch.manual_seed(5)
     torch.nn.init.normal_(reward_model.score.weight, std=1.0)
     save_model(reward_model, load_tokenizer(str(base)), folder)

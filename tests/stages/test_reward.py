@@ -280,7 +280,7 @@ def test_lora_trains_adapters_and_head_and_saves_a_whole_model(tmp_path: Path) -
     context = make(tmp_path, config, count=80)
     metrics = stage.run(context)
     trained = weights(context.folder.model_dir)
-    untrained = load_reward_model(base, ModelConfig()).state_dict()
+    untrained = load_reward_model(base, ModelConfig(), fresh_head=True).state_dict()
     assert trained.keys() == untrained.keys()
     changed = {name for name in trained if not torch.equal(trained[name], untrained[name])}
     assert "score.weight" in changed
@@ -295,7 +295,10 @@ def test_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
     config.model.freeze = FreezeConfig(first_layers=1)
     context = make(tmp_path, config)
     stage.run(context)
-    trained, untrained = weights(context.folder.model_dir), load_reward_model(base, ModelConfig()).state_dict()
+    trained, untrained = (
+        weights(context.folder.model_dir),
+        load_reward_model(base, ModelConfig(), fresh_head=True).state_dict(),
+    )
     same = {name for name in trained if torch.equal(trained[name], untrained[name])}
     assert same == {name for name in trained if "layers.0." in name}
 

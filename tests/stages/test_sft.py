@@ -311,7 +311,7 @@ def test_selection_keeps_the_checkpoint_it_names(tmp_path: Path, select_by: Sele
 
 def test_selection_by_reward_model_keeps_the_best_scoring_checkpoint(tmp_path: Path) -> None:
     base = save_tiny_model(tmp_path / "base", "llama")
-    scorer = load_reward_model(base, ModelConfig())
+    scorer = load_reward_model(base, ModelConfig(), fresh_head=True)
     torch.nn.init.normal_(scorer.score.weight)
     save_model(scorer, load_tokenizer(base), tmp_path / "reward")
     config = make_config(base, epochs=3, select_by=SelectBy.reward_model, reward_model=str(tmp_path / "reward"))

@@ -136,10 +136,10 @@ def shake(model: Any, seed: int) -> None:
 
 def save_adapted_reward_model(base: Path, folder: Path) -> None:
     """As the reward stage does: adapters and head trained, merged, a bias folded in, the adapter kept."""
-    trained = add_lora(load_reward_model(str(base), ModelConfig()), LORA)
+    trained = add_lora(load_reward_model(str(base), ModelConfig(), fresh_head=True), LORA)
     shake(trained, 1)
     before = {name: tensor.clone() for name, tensor in merged_state_dict(trained).items()}
-    merged = load_reward_model(str(base), ModelConfig())
+    merged = load_reward_model(str(base), ModelConfig(), fresh_head=True)
     merged.load_state_dict(before)
     set_bias(merged, [[5, 6, 7], [8, 9]], [[10, 11, 12], [13, 14]])
     adapter = adapter_of(trained, base).with_changed_modules(merged, before)

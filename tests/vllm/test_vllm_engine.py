@@ -203,7 +203,7 @@ def test_ppo_trains_on_its_rollouts(tmp_path: Path) -> None:
         evaluation_prompts=4,
     )
     save_sharp_model(tmp_path / "policy", "llama")
-    reward_model = load_reward_model(str(tmp_path / "policy"), ModelConfig())
+    reward_model = load_reward_model(str(tmp_path / "policy"), ModelConfig(), fresh_head=True)
     torch.nn.init.normal_(reward_model.score.weight)
     save_model(reward_model, load_tokenizer(str(tmp_path / "policy")), tmp_path / "reward_model")
     rows = [Demonstration(Prompt(f"toy:{i}", (Message(Role.user, "one " * (1 + i)),)), "three") for i in range(8)]

@@ -29,7 +29,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory: pytest.TempPathFactory, policy: str) -> str:
     folder = tmp_path_factory.mktemp("reward") / "model"
-    model = load_reward_model(policy, ModelConfig())
+    model = load_reward_model(policy, ModelConfig(), fresh_head=True)
     torch.manual_seed(1)
     with torch.no_grad():
         model.score.weight.normal_()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import signal
@@ -222,9 +221,8 @@ def test_a_comparison_that_was_killed_asks_nothing_twice(server: FakeServer, tmp
 
 
 def test_a_server_that_is_down_is_refused_only_where_nothing_is_cached(
-    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("rlhf"), "propagate", True)  # an earlier test's pipeline turns it off
     server.answer = says(prefers_good)
     judge(server, tmp_path / "full").check()
     compare(server, tmp_path / "full")

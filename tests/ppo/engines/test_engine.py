@@ -96,7 +96,7 @@ def context_in(folder: Path, **ppo_values: Any) -> StageContext:
         tracker=TrackerConfig(progress=False),
     )
     save_tiny_model(folder / "policy", "llama", pad=True)
-    reward_model = load_reward_model(str(folder / "policy"), ModelConfig())
+    reward_model = load_reward_model(str(folder / "policy"), ModelConfig(), fresh_head=True)
     torch.nn.init.normal_(reward_model.score.weight, std=1.0)
     save_model(reward_model, load_tokenizer(str(folder / "policy")), folder / "reward_model")
     rows = [Demonstration(Prompt(f"toy:{i}", (Message(Role.user, "one two " * (1 + i)),)), "three") for i in range(8)]
