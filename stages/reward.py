@@ -24,7 +24,7 @@ from rlhf.models.sharding import gathered
 from rlhf.models.tokenizers import load_tokenizer
 from rlhf.reward import evaluation
 from rlhf.reward.bias import SEQUENCES, set_bias
-from rlhf.reward.collect import collect_rankings, drop_tied
+from rlhf.reward.collect import bias_demonstrations, collect_rankings, drop_tied
 from rlhf.reward.trainer import build_trainer
 from rlhf.runtime import distributed
 from rlhf.training.engine import pick_device
@@ -58,7 +58,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     rankings = encoder.rankings(kept[Split.train])
     held_out = encoder.rankings(kept[Split.evaluation])
-    demonstrations = encoder.demonstrations(context.data.demonstrations(Split.train))
+    demonstrations = encoder.demonstrations(bias_demonstrations(context, kept[Split.train]))
 
     def evaluate(scorer: Any, step: int) -> dict[str, float]:
         metrics, samples = evaluation.evaluate(scorer, held_out, template)

@@ -95,6 +95,7 @@ class DataConfig:
     split: str = "train"  # of a hub dataset
     streaming: bool = False  # a hub dataset is read as it arrives, as far as data.max_rows, and not downloaded whole
     columns: dict[str, str] = field(default_factory=dict)  # what your file calls them: data.columns.prompt=question
+    ignore: list[str] = field(default_factory=list)  # columns of your file that mean nothing, though they sound like it
     phrasings: str | None = None  # data=phrasings: the YAML file of templates, or builtin
     template: Template = Template.auto
     max_prompt_tokens: int = 512  # a longer prompt is dealt with by long_prompts

@@ -367,6 +367,6 @@ class _HubRows:
 
 
 def shorten(value: object) -> str:
-    """The first line of what `value` says, 80 characters at most."""
-    text = str(value).split("\n")[0]
+    """The first line of what `value` says, 80 characters at most; half a character (a surrogate) is spelled out."""
+    text = str(value).split("\n")[0].encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= 80 else text[:77] + "..."

@@ -60,9 +60,8 @@ def read(
     """
     rows_to_records = _rows_to_records(config, seed)
     files = RowFiles(path, key, config, rows_to_records.table)
-    name = _hash(
-        files.sha256, files.names, config.source.value, config.columns, config.max_rows, rows_to_records.hash, _code()
-    )
+    settings = (config.source.value, config.columns, config.ignore, config.max_rows)
+    name = _hash(files.sha256, files.names, *settings, rows_to_records.hash, _code())
 
     def make(folder: Path) -> None:
         refused: list[Refusal] = []
@@ -118,12 +117,25 @@ def _rows_to_records(config: DataConfig, seed: int) -> _RowsToRecords:
         described = _hash(phrasings.sha256, seed, config.evaluation_fraction)
         return _RowsToRecords(_Phraser(phrasings, config, seed), iter, Table(), described)
     reader = reader_of(config.source)
-    gather = reader.gather or iter
+    gather = _without(config.ignore, reader.gather or iter)
 
     def read_row(row: Row) -> Sequence[Record]:
         return reader.read(_renamed(row.values, config.columns))
 
     return _RowsToRecords(read_row, gather, reader.table, "")
+
+
+def _without(
+    ignored: Sequence[str], gather: Callable[[Iterable[Row]], Iterable[Row]]
+) -> Callable[[Iterable[Row]], Iterable[Row]]:
+    """`gather` of rows without the columns that the config says mean nothing."""
+    if not ignored:
+        return gather
+
+    def kept(row: Row) -> Row:
+        return replace(row, values={key: value for key, value in row.values.items() if key not in ignored})
+
+    return lambda rows: gather(kept(row) for row in rows)
 
 
 class _Phraser:

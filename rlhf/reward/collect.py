@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlhf.data.records import NeedsSamplerError, Prompt, Ranking, Split, no_sampler
+from rlhf.data.readers.comparisons import best
+from rlhf.data.records import Demonstration, NeedsSamplerError, Prompt, Ranking, Split, no_sampler
 from rlhf.data.store import picked
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
@@ -20,6 +22,8 @@ from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
     from rlhf.training.context import StageContext
+
+log = logging.getLogger("rlhf")
 
 
 def collect_rankings(context: StageContext, template: ChatTemplate) -> Mapping[Split, Sequence[Ranking]]:
@@ -74,3 +78,21 @@ def drop_tied(rankings: Sequence[Ranking], split: Split) -> Sequence[Ranking]:
             f"In all {len(rankings)} rankings of the {split.value} split every completion is tied, so there is nothing "
             "to learn; give rankings that differ (data.path), or more completions (data.sandbox.max_completions)."
         )
+
+
+def bias_demonstrations(context: StageContext, rankings: Sequence[Ranking]) -> Sequence[Demonstration]:
+    """What is to score 0 on average: the data's demonstrations; where it has none, each ranking's best, and it is said.
+
+    Raises UserError where every ranking's first place is shared, too.
+    """
+    try:
+        return context.data.demonstrations(Split.train)
+    except UserError:  # a file of rankings alone is what a reward model is trained on
+        stand_ins = [demonstration for ranking in rankings for demonstration in best(ranking)]
+        if not stand_ins:
+            raise
+    log.info(
+        "reward: the data has no demonstrations, so the %d best-ranked completions are set to score 0 on average",
+        len(stand_ins),
+    )
+    return stand_ins

@@ -32,7 +32,7 @@ def plain_next(model: PreTrainedModel, ids: list[int], temperature: float) -> to
 def test_every_token_is_the_inverse_cdf_of_a_plain_forward(architecture: str) -> None:
     """Replay: each sampled token's interval of the plain model's CDF holds the uniform number it was drawn with."""
     model = tiny_model(architecture)
-    prompts = PROMPTS * 3
+    prompts = PROMPTS * 12
     drawn = run(model, prompts, seed=3, temperature=0.7, batch_size=7)
     uniforms = torch.rand((len(prompts), 12), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     for prompt, response, row in zip(prompts, drawn.response_ids, uniforms, strict=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
+from rlhf.chain.source import load_source
 from rlhf.config import (
     Config,
+    DataConfig,
+    DataSourceName,
     DType,
     FreezeConfig,
     LoraConfig,
@@ -358,3 +362,21 @@ def test_policy_folder_stays_as_it_was(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path(base).iterdir()}
     stage.run(make(tmp_path, make_config(base), count=16))
     assert {path.name: path.read_bytes() for path in Path(base).iterdir()} == before
+
+
+@pytest.mark.parametrize("worth", [{"ranks": [1, 0]}, {"scores": [0.5, 3]}])
+def test_a_file_of_rankings_alone_trains_a_reward_model(
+    tmp_path: Path, worth: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rankings.jsonl"
+    rows = [{"prompt": f"say {i % 7} {i}", "completions": ["bad", "good good"], **worth} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    base = save_tiny_model(tmp_path / "base", "llama")
+    config = make_config(base, epochs=1)
+    config.data = DataConfig(source=DataSourceName.jsonl, path=str(path), cache=str(tmp_path / "cache"))
+    context = make_context(tmp_path / "reward", config, {"policy": base}, load_source(config.data, 0))  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO, logger="rlhf"):
+        metrics = stage.run(context)
+    assert metrics["reward/demonstration_score"] == pytest.approx(0.0, abs=0.05)
+    assert metrics["eval/accuracy"] == 1.0
+    assert any("no demonstrations" in message and "best-ranked" in message for message in caplog.messages)

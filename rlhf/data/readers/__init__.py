@@ -35,6 +35,7 @@ def reader_of(source: DataSourceName) -> Reader:
         lima,
         openassistant,
         openhermes,
+        own,
         safe_rlhf,
         self_instruct,
         sharegpt,
@@ -48,7 +49,7 @@ def reader_of(source: DataSourceName) -> Reader:
     )
 
     return {
-        DataSourceName.jsonl: Reader(jsonl.read),
+        DataSourceName.jsonl: Reader(jsonl.read, own.gather),
         DataSourceName.alpaca: Reader(alpaca.read),
         DataSourceName.dolly: Reader(dolly.read),
         DataSourceName.flan: Reader(flan.read),

@@ -22,6 +22,14 @@ def text(row: Mapping[str, Any], key: str) -> str:
     return value.strip()
 
 
+def response(row: Mapping[str, Any], key: str) -> str:
+    """The same of a response, whose first line keeps its indentation: it may be code."""
+    stripped = text(row, key)
+    first = row[key].lstrip("\r\n")
+    indent = first[: len(first) - len(first.lstrip())]
+    return f"{indent}{stripped}" if len(indent) > 1 or "\t" in indent else stripped
+
+
 def optional_text(row: Mapping[str, Any], key: str) -> str:
     """The same, "" where the column is missing, null or blank. Raises BadRowError for what is no text."""
     value = row.get(key)
@@ -34,7 +42,9 @@ def optional_text(row: Mapping[str, Any], key: str) -> str:
 
 def without_end_token(value: str) -> str:
     """A response without the end token that some files write out as text; it is added again in training."""
-    value = value.strip()
+    value = value.rstrip()
+    if "<s>" in value:  # a tag, which the end token's text closes
+        return value
     while (end := next((token for token in END_TOKENS if value.endswith(token)), None)) is not None:
         value = value.removesuffix(end).rstrip()
     return value
@@ -58,12 +68,23 @@ def messages(turns: Any, roles: Mapping[str, Role], *, column: str, role_key: st
             raise BadRowError(f"{where} is not {{{role_key}, {text_key}}}")
         if turn[role_key] not in roles:
             raise BadRowError(f"{where} has the {role_key} {turn[role_key][:40]!r}, none of {', '.join(roles)}")
-        if not isinstance(turn.get(text_key), str):
+        content = _parts(turn.get(text_key), where)
+        if not isinstance(content, str):
             raise BadRowError(f"{where} has no text under `{text_key}`")
-        if not turn[text_key].strip():
+        if not content.strip():
             raise BadRowError(f"{where} is empty or whitespace")
-        read.append(Message(roles[turn[role_key]], turn[text_key].strip()))
+        read.append(Message(roles[turn[role_key]], content.strip()))
     return read
+
+
+def _parts(content: Any, where: str) -> Any:
+    """Text that stands in parts, [{"type": "text", "text": ...}, ...], as one; anything else as it is."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, Mapping) for part in content):
+        return content
+    other = next((part.get("type") for part in content if part.get("type") != "text"), None)
+    if other is not None:
+        raise BadRowError(f"{where} has a part of type {str(other)[:40]!r}, and only text is read")
+    return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
 
 
 def demonstration(turns: Sequence[Message], *, task: str = "", column: str) -> Demonstration:

@@ -13,7 +13,8 @@
 A prompt is the user's turn, or a list of {role, content}; `messages` that end with the user are a prompt too. Optional:
 `system`, `id`, `task` (a family, for tables), `user` (who wrote the prompt), `margins` (each completion's worth on the
 labeler's scale) and `gold_scores` (its noise-free worth) beside ranks. A row may be demonstration and ranking at once.
-Rows in the published formats that have columns of their own are read as those.
+Rows in the published formats that have columns of their own are read as those. `rlhf.data.readers.own` has what rows
+of one's own are called otherwise, and what is done with a column that judges.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rlhf.data.readers import (
     instructgpt,
     lima,
     openassistant,
+    own,
     safe_rlhf,
     self_instruct,
     sharegpt,
@@ -45,7 +47,11 @@ from rlhf.data.readers import (
 from rlhf.data.readers.conversations import sharegpt_turns
 from rlhf.data.records import BadRowError, Demonstration, Document, Message, Prompt, Ranking, Record, Role
 
-ROLES = {role.value: role for role in Role}
+ROLES = {
+    **{role.value: role for role in Role},
+    **{"User": Role.user, "Assistant": Role.assistant, "System": Role.system, "developer": Role.system},
+    **{"human": Role.user, "gpt": Role.assistant, "model": Role.assistant, "chatgpt": Role.assistant},
+}
 # Columns that only one published format has, and who reads it.
 _PUBLISHED: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Sequence[Record]]], ...] = (
     (frozenset({"instruction", "instances"}), self_instruct.read),
@@ -63,20 +69,31 @@ _PUBLISHED: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Sequence[R
     (frozenset({"model_type", "context", "ref_text", "sample"}), instructgpt.read),
     (frozenset({"id", "data"}), ultrachat.read),
 )
-_BESIDE = {"response", "completion", "completions", "system"}  # what a conversation of one's own may have with it
+_PLAIN = (alpaca.read, dolly.read, flan.read)  # published formats without a judgement of their own
+_BESIDE = {
+    "response",
+    "completion",
+    "completions",
+    "system",
+    "chosen",
+    "rejected",
+}  # what a conversation of one's own may have with it
 _SHAPES = "prompt and response, messages, chosen and rejected, completions with ranks or scores, or text"
 
 
 def read(row: Mapping[str, Any]) -> list[Record]:
+    given = own.present(row)
     for columns, published in _PUBLISHED:
-        if columns <= row.keys():
+        if columns <= given.keys() and not {"chosen", "rejected"} <= given.keys():
+            if published in _PLAIN:
+                own.refuse_unread(own.canonical(given))
             return list(published(row))
-    if isinstance(row.get("prompt"), Mapping):
+    if isinstance(given.get("prompt"), Mapping):
         return list(openassistant.read(row))
-    if "conversations" in row and not _BESIDE & row.keys():
-        turns = row["conversations"]
-        texts = isinstance(turns, list) and bool(turns) and isinstance(turns[0], str)
-        return list(lima.read(row) if texts else sharegpt.read(row))
+    row = own.canonical(given)
+    own.refuse_unread(row)
+    if "conversations" in row and not _BESIDE & row.keys() and _is_shared(row["conversations"]):
+        return list(lima.read(row) if isinstance(row["conversations"][0], str) else sharegpt.read(row))
     if "text" in row and not {"prompt", "messages", "role"} & row.keys():
         return [Document(fields.text(row, "text"))]
     if "chosen" in row and "rejected" in row:
@@ -99,11 +116,27 @@ def _asked(prompt: Prompt, ending: str | None) -> Prompt:
     return prompt
 
 
+def _is_shared(turns: Any) -> bool:
+    """Whether it is a list as ShareGPT's or LIMA's, and not of {role, content}."""
+    return isinstance(turns, list) and bool(turns) and not (isinstance(turns[0], Mapping) and "role" in turns[0])
+
+
 def _response(row: Mapping[str, Any], key: str) -> str:
-    response = fields.without_end_token(fields.text(row, key))
+    value = row.get(key)
+    if isinstance(value, Mapping | list):
+        value = _reply(value, key)
+    response = fields.without_end_token(fields.response({key: value}, key))
     if not response:
         raise BadRowError(f"`{key}` is nothing but an end token")
     return response
+
+
+def _reply(value: Any, column: str) -> str:
+    """The one turn of the assistant that a turn, or a list of one, is."""
+    turns = _turns([value] if isinstance(value, Mapping) else value, column)
+    if len(turns) != 1 or turns[0].role != Role.assistant:
+        raise BadRowError(f"`{column}` is not one turn of the assistant")
+    return turns[0].content
 
 
 def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
@@ -113,9 +146,10 @@ def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
         turns = _turns(row[column], column)
     elif "conversations" in row:
         column = "conversations"
-        turns = sharegpt_turns(row)
+        shared = _is_shared(row[column])
+        turns = sharegpt_turns(row) if shared else _turns(row[column], column)
     elif "prompt" in row:
-        column, turns = "prompt", [Message(Role.user, fields.text(row, "prompt"))]
+        column, turns = "prompt", [Message(Role.user, own.without_markers(fields.text(row, "prompt")))]
     else:
         raise BadRowError(
             f"its columns are {', '.join(f'`{name}`' for name in row) or 'none'}, which are no shape that is known: "
@@ -132,7 +166,24 @@ def _conversation(row: Mapping[str, Any]) -> tuple[Prompt, str | None]:
 
 
 def _turns(turns: Any, column: str) -> list[Message]:
+    """Of {role, content} or {from, value}; a blank system turn is left out."""
+    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping):
+        keys = ("from", "value") if "from" in turns[0] and "role" not in turns[0] else ("role", "content")
+        first = turns[0]
+        if str(first.get(keys[0])).lower() == "system" and first.get(keys[1]) in (None, "", []):
+            turns = turns[1:]
+        _refuse_weight_0(turns, column)
+        return fields.messages(turns, ROLES, column=column, role_key=keys[0], text_key=keys[1])
     return fields.messages(turns, ROLES, column=column, role_key="role", text_key="content")
+
+
+def _refuse_weight_0(turns: Sequence[Any], column: str) -> None:
+    place = next((i for i, turn in enumerate(turns) if isinstance(turn, Mapping) and turn.get("weight") == 0), None)
+    if place is not None:
+        raise BadRowError(
+            f"`{column}[{place}]` has the weight 0, so it is not to be learned, and no loss here leaves one turn out",
+            "cut the conversation before it, or leave such rows out with data.on_bad_row=skip",
+        )
 
 
 def _named(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
@@ -144,9 +195,12 @@ def _pair(row: Mapping[str, Any]) -> list[Record]:
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, list) and isinstance(rejected, list):
         asked, replies = _pair_of_conversations(row)
-    elif "prompt" in row or "messages" in row:
+    elif {"prompt", "messages", "conversations"} & row.keys():
         prompt, ending = _conversation(row)
         asked, replies = _asked(prompt, ending), [_response(row, key) for key in ("chosen", "rejected")]
+    elif isinstance(chosen, str) and isinstance(rejected, str) and "Human:" not in chosen:
+        beginning, *replies = own.common_beginning(chosen, rejected)
+        asked = _named(Prompt("", (Message(Role.user, beginning),)), row)
     else:
         return list(hh_rlhf.read(row))
     ranked = fields.ranking(asked, replies, (0, 1))

@@ -120,7 +120,7 @@ def test_columns_of_no_known_shape_are_named_with_the_keys_to_set() -> None:
     [
         ({}, "its columns are none"),
         ({"prompt": "a", "response": " \n"}, "`response` is empty or whitespace"),
-        ({"prompt": "a", "response": None}, "no text under `response`"),
+        ({"prompt": "a", "response": 3}, "no text under `response`"),
         ({"prompt": "a", "response": "</s>"}, "nothing but an end token"),
         ({"prompt": " ", "response": "b"}, "`prompt` is empty or whitespace"),
         ({"prompt": 3, "response": "b"}, "no text under `prompt`"),
@@ -133,7 +133,7 @@ def test_columns_of_no_known_shape_are_named_with_the_keys_to_set() -> None:
         ({"prompt": "a", "completions": ["b", "c"], "scores": [1, "x"]}, "`scores[1]` is 'x', not a number"),
         ({"prompt": "a", "completions": ["b", "c"], "scores": [1, float("nan")]}, "not a number"),
         ({"prompt": "a", "completions": ["b", "c"], "ranks": [0, 1], "margins": [1]}, "`margins` is not a list of 2"),
-        ({"messages": [], "response": "b"}, "`messages` is not a list of turns"),
+        ({"messages": {}, "response": "b"}, "`messages` is not a list of turns"),
         ({"messages": [{"role": "bot", "content": "x"}], "response": "b"}, "has the role 'bot', none of system, user"),
         ({"messages": TALK, "response": "b"}, "ends with the assistant's turn, and there is a response beside it"),
         ({"messages": [*USER, *USER], "response": "b"}, "are both the user's"),
