@@ -7,6 +7,7 @@ import logging
 
 import datasets
 
+from rlhf.chain.log import logging_to
 from rlhf.chain.place import run_folder
 from rlhf.chain.source import load_source
 from rlhf.config import Config, OnBadRow
@@ -16,6 +17,7 @@ from rlhf.inspection.page import page
 from rlhf.inspection.text import in_colour, text
 from rlhf.models.tokenizers import load_tokenizer
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
+from rlhf.runtime.folder import StageFolder
 
 log = logging.getLogger("rlhf")
 
@@ -28,7 +30,8 @@ def run(config: Config) -> None:
     bad_rows_path = folder / "bad_rows.jsonl"
     # Bad rows are what one wants to see here, all of them.
     data = dataclasses.replace(config.data, on_bad_row=OnBadRow.skip)
-    source = load_source(data, config.seed, bad_rows_path, show_progress=config.tracker.progress)
+    with logging_to(StageFolder(folder)):
+        source = load_source(data, config.seed, bad_rows_path, show_progress=config.tracker.progress)
     tokenizer = load_tokenizer(config.sft.base or config.model.path, trust_remote_code=config.model.trust_remote_code)
     found = inspect(config, source, ChatTemplate(tokenizer, config.data.template), bad_rows_path)
 

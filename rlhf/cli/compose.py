@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.chain.jobs import job_name, swept_settings
 from rlhf.config import Config
 from rlhf.config.keys import all_keys, all_nodes, did_you_mean, mappings
+from rlhf.config.unread import first_unread
 from rlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,14 +81,24 @@ def normalise(word: str) -> str:
 
 
 def with_data_path(words: Sequence[str]) -> list[str]:
-    """`data=FILE` is `data=jsonl data.path=FILE`, the file of one's own whose shape is told by its columns."""
+    """`data=FILE` is `data=jsonl data.path=FILE`, the file of one's own whose shape is told by its columns.
+
+    So is `data.path=FILE` alone: the default group's settings are the sandbox's, which reads no file.
+    """
     spelled = []
     for word in words:
         key, _, value = word.partition("=")
-        path = value.strip("'\"")
-        is_file = key == "data" and path not in groups()["data"] and ("/" in path or Path(path).expanduser().exists())
+        is_file = key == "data" and _is_file(value.strip("'\""))
         spelled += ["data=jsonl", f"data.path={value}"] if is_file else [word]
-    return spelled
+    typed = {word.partition("=")[0].lstrip("+") for word in spelled}
+    alone = "data.path" in typed and not typed & {"data", "data.source", "recipe"}
+    return [*spelled, "data=jsonl"] if alone else spelled
+
+
+def _is_file(path: str) -> bool:
+    """Whether what follows `data=` names a file, there or not, and no group."""
+    named = path.removesuffix(".gz").endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))
+    return path not in groups()["data"] and (named or "/" in path or Path(path).expanduser().exists())
 
 
 def with_model_group(words: Sequence[str]) -> list[str]:
@@ -109,7 +120,6 @@ def expand(arguments: argparse.Namespace) -> list[Job]:
     Raises UserError, one sentence, for a wrong key, option, type or combination in any of them. A sweeper other than
     Hydra's basic one chooses its jobs while it runs; then the list is empty and only the fixed part is checked.
     """
-    from hydra import initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
@@ -125,6 +135,20 @@ def expand(arguments: argparse.Namespace) -> list[Job]:
         raise _syntax_error(error) from None
     for override in overrides:
         _check(override, extra)
+    jobs = _jobs(arguments, overrides, extra)
+    set_here = [o.key_or_group for o in overrides if not o.is_delete() and _word(o.value()) != "None"]
+    unread = first_unread(set_here, [job.config for job in jobs]) if jobs else None
+    if unread is not None:
+        raise UserError(unread)
+    return jobs
+
+
+def _jobs(arguments: argparse.Namespace, overrides: Sequence[Override], extra: Path | None) -> list[Job]:
+    from hydra import initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    words: list[str] = list(arguments.overrides)
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         fixed = [word for word, o in zip(words, overrides, strict=True) if not o.is_sweep_override()]
         composed = _compose(fixed, extra, with_hydra=True)

@@ -48,6 +48,12 @@ def run(work: Work, config: Config, swept: tuple[str, ...]) -> tuple[int, str]:
     from rlhf.training.engine import pick_device
 
     count = config.launch.gpus_per_node
+    cores = os.cpu_count() or 1
+    if pick_device(config.launch).type == "cpu" and count > cores and not config.launch.oversubscribe:
+        raise UserError(
+            f"launch.gpus_per_node={count}, and there is no GPU here and {cores} processor cores; lower it, or set "
+            "launch.oversubscribe=true to have processes share cores."
+        )
     if pick_device(config.launch).type == "cuda" and torch.cuda.device_count() < count:
         raise UserError(
             f"launch.gpus_per_node={count}, and this machine has {torch.cuda.device_count()}; lower it, or use "

@@ -60,6 +60,10 @@ def _main(words: list[str]) -> int:
         compose.register_schema()
         _run_hydra(words)
         return 0
+    if arguments.config_name is not None or arguments.config_path is not None:
+        raise UserError(
+            "--config-name and --config-path are not used here; --config-dir DIR adds YAML files to the groups."
+        )
     jobs = compose.expand(arguments)
     sweeping = not (len(jobs) == 1 and jobs[0].name is None)
     if sweeping:

@@ -126,6 +126,7 @@ class LaunchConfig:
     threads: int | None = None  # CPU threads of torch; None: one a core
     float32_matmul: Float32Matmul = Float32Matmul.auto  # how exact products of float32 matrices are
     gpus_per_node: int = 1  # processes to start here, one a GPU; on a CPU processes alike; ignored under torchrun
+    oversubscribe: bool = False  # more processes than there are processor cores, where there is no GPU
 
     def __post_init__(self) -> None:
         require_positive("launch", gpus_per_node=self.gpus_per_node)

@@ -20,7 +20,8 @@ from rlhf.errors import UserError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 # Beside a hub dataset's rows, and no rows themselves.
 _METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-_EVALUATION_NAMES = ("test", "validation", "valid", "eval", "evaluation", "dev")
+_EVALUATION_NAMES = ("test", "validation", "valid", "val", "eval", "evaluation", "dev", "heldout", "holdout")
+_TRAINING_NAMES = ("train", "training")
 _CHUNK = 1 << 20  # bytes, or characters, read at once
 
 
@@ -87,15 +88,29 @@ class RowFiles:
 
     @property
     def names(self) -> list[str]:
-        """The files' names, which rows are called by."""
-        return [file.name for file in self._files] or [self.path]
+        """The files' paths below the folder, which rows are called by and which decide their splits."""
+        return [self._name(file) for file in self._files] or [self.path]
+
+    def _name(self, file: Path) -> str:
+        root = Path(self.path).expanduser()
+        return file.relative_to(root).as_posix() if root.is_dir() else file.name
+
+    @property
+    def splits_in_words(self) -> str | None:
+        """Which files were taken for evaluation by their names; None where names tell nothing."""
+        splits = _splits(self.names) if self._files else {}
+        if not splits:
+            return None
+        held_out = [name for name, evaluation in splits.items() if evaluation]
+        trained = [name for name, evaluation in splits.items() if not evaluation]
+        return f"by their names, {_listed(trained)} for training and {_listed(held_out)} for evaluation"
 
     def _local(self) -> Iterator[Row]:
-        splits = _splits(self._files)
+        splits = _splits(self.names)
         for file in self._files:
-            number = 0
+            name = self._name(file)
             for number, values in enumerate(self._values(file), start=1):
-                yield Row(file.name, number, values, evaluation=splits.get(file))
+                yield Row(name, number, values, evaluation=splits.get(name))
 
     def _values(self, file: Path) -> Iterator[Any]:
         kind = file.name.removesuffix(".gz").rpartition(".")[2]
@@ -121,9 +136,7 @@ def _files(path: str, key: str) -> list[Path]:
     if local.is_dir():
         saved = sorted(local.rglob("data-*.arrow"))  # by datasets' save_to_disk
         files = sorted(p for p in local.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
-        files = saved or [
-            p for p in files if p.name not in _METADATA and not any(part.startswith(".") for part in p.parts[-3:])
-        ]
+        files = saved or [p for p in files if p.name not in _METADATA and not _is_hidden(p.relative_to(local))]
         if not files:
             raise UserError(f"{key}={path} holds no {', '.join(SUFFIXES[:5])} file; point it at one.")
         return files
@@ -134,21 +147,34 @@ def _files(path: str, key: str) -> list[Path]:
     return [local]
 
 
-def _splits(files: list[Path]) -> dict[Path, bool]:
-    """Which files hold evaluation rows, where a folder has files for training and for evaluation by their names."""
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
-    def named(file: Path) -> bool | None:
-        words = (
-            f"{file.parent.name}/{file.name}".lower().replace("-", "/").replace("_", "/").replace(".", "/").split("/")
-        )
-        if any(name in words for name in _EVALUATION_NAMES):
-            return True
-        return False if "train" in words else None
 
-    told = {file: named(file) for file in files}
-    if {True, False} <= set(told.values()):
-        return {file: bool(evaluation) for file, evaluation in told.items()}
-    return {}
+def _splits(names: list[str]) -> dict[str, bool]:
+    """Which files hold evaluation rows, where a folder has files for training and for evaluation by their names.
+
+    names: paths below the folder: what lies above it says nothing of its files. The file's own name decides, else the
+    folder that is nearest to it.
+    """
+
+    def told(name: str) -> bool | None:
+        for part in reversed(name.lower().split("/")):
+            words = re.split(r"[-_. ]", part)
+            if any(word in words for word in _EVALUATION_NAMES):
+                return True
+            if any(word in words for word in _TRAINING_NAMES):
+                return False
+        return None
+
+    found = {name: told(name) for name in names}
+    return (
+        {name: bool(evaluation) for name, evaluation in found.items()} if {True, False} <= set(found.values()) else {}
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _sha256(files: list[Path]) -> str:

@@ -21,6 +21,8 @@ from rlhf.data.store import Encoded, Store, cache_folder, encode, made_once, pla
 from rlhf.errors import UserError
 from rlhf.runtime.progress import progress
 
+log = logging.getLogger("rlhf")
+
 _RECORDS, _READ = "records.arrow", "read.json"
 _MEND = BadRowError("").remedy
 _DECIDING = ("codec", "files", "phrasings", "plain_yaml", "reading", "records", "store")  # modules, beside the readers
@@ -60,6 +62,8 @@ def read(
     """
     rows_to_records = _rows_to_records(config, seed)
     files = RowFiles(path, key, config, rows_to_records.table)
+    if files.splits_in_words is not None:
+        log.info("data: %s: %s", path, files.splits_in_words)
     settings = (config.source.value, config.columns, config.ignore, config.max_rows)
     name = _hash(files.sha256, files.names, *settings, rows_to_records.hash, _code())
 

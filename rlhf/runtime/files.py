@@ -44,8 +44,14 @@ def disk_full_error(path: Path, written: int = 0) -> UserError:
 
 def refused_by_disk(error: OSError, path: Path) -> UserError | None:
     """What to say where a file under `path` cannot be written; None where the error is about something else."""
-    ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
-    if ours and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.filename is None:
+        return disk_full_error(path) if is_disk_full(error, path) else None
+    named = Path(os.fsdecode(error.filename))
+    ours = named.is_relative_to(path.parent) or path.is_relative_to(named)
+    # Where no folder can be made, as under /proc.
+    cannot_be = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTSUP)
+    unmade = error.errno in cannot_be and not path.exists()
+    if ours and (unmade or error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)):
         return UserError(
             f"{error.filename} cannot be written ({error.strerror}); make it writable and run the same command again, "
             "or set run.root to another folder."

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rlhf.chain.jobs import job_name
-from rlhf.cli import compose
-from rlhf.config import Config, StageName
-from rlhf.config.keys import all_keys, flatten, show
+from rlhf.cli import compose, main
+from rlhf.config import Config, DataSourceName, StageName, unread
+from rlhf.config.keys import all_keys, all_nodes, flatten, mappings, show
 from rlhf.errors import UserError
 
 
@@ -338,7 +338,7 @@ def test_a_file_may_stand_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "mine.csv").write_text("prompt,response\na,b\n")
     assert compose.with_data_path(["stage=data", "data=mine.csv"]) == ["stage=data", "data=jsonl", "data.path=mine.csv"]
     assert compose.with_data_path(["data=./none.jsonl"]) == ["data=jsonl", "data.path=./none.jsonl"]
-    for word in ("data=hh_rlhf", "data=hh_rlfh", "data.path=mine.csv", "data=sandbox"):
+    for word in ("data=hh_rlhf", "data=hh_rlfh", "data=sandbox"):
         assert compose.with_data_path([word]) == [word]
 
 
@@ -360,3 +360,60 @@ def test_a_file_may_stand_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_settings_of_data_that_cannot_work_are_refused(words: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         config_of(*words)
+
+
+def composed(*words: str) -> list[Config]:
+    spelled = compose.with_data_path(words)
+    spelled = [word if word.startswith("-") else compose.normalise(word) for word in spelled]
+    spelled = compose.debug_last(compose.with_model_group(spelled))
+    spelled.sort(key=lambda word: word not in ("-m", "--multirun"))
+    return [job.config for job in compose.expand(main._parse(spelled))]
+
+
+def test_a_path_alone_is_a_file_of_one_s_own() -> None:
+    (config,) = composed("stage=sft", "data.path=mine.jsonl")
+    assert (config.data.source, config.data.path) == (DataSourceName.jsonl, "mine.jsonl")
+    (config,) = composed("data=missing.jsonl")
+    assert (config.data.source, config.data.path) == (DataSourceName.jsonl, "missing.jsonl")
+    (config,) = composed("data=alpaca", "data.path=a.json")
+    assert config.data.source == DataSourceName.alpaca
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data=sandbox", "data.path=mine.jsonl"], r"data\.path is read by nothing here: data=sandbox .*data=FILE"),
+        (["data.max_rows=5"], r"data\.max_rows"),
+        (["data.quality.duplicates=true"], r"data\.quality\.duplicates"),
+        (["data=mine.jsonl", "data.sandbox.world_seed=3"], r"data\.sandbox\.world_seed .*data=sandbox"),
+        (["judge.llm.parallel=3"], r"judge\.llm\.parallel .*add llm to judge\.names"),
+        (["rollout.vllm.url=http://x"], r"rollout\.vllm\.url .*rollout=vllm"),
+        (["ppo.advantage=rloo", "ppo.samples_per_prompt=2", "ppo.gae_lambda=0.9"], r"ppo\.gae_lambda .*gae"),
+        (["ppo.value_coef=0.5"], r"ppo\.value_coef .*value_head=shared"),
+        (["ppo.kl.horizon=5"], r"ppo\.kl\.horizon .*ppo\.kl\.target"),
+        (["ppo.ptx.per_episode=8"], r"ppo\.ptx\.per_episode .*ppo\.ptx\.coef"),
+        (["sft.reward_model=x/y"], r"sft\.reward_model .*select_by"),
+        (["model.lora.alpha=3"], r"model\.lora\.alpha .*model\.lora\.r"),
+        (["-m", "ppo.kl.coef=0,1", "ppo.kl.horizon=5"], r"ppo\.kl\.horizon"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        composed(*words)
+
+
+def test_a_key_that_one_job_of_a_sweep_reads_is_read_and_null_is_no_value() -> None:
+    assert len(composed("-m", "ppo.ptx.coef=0,27.8", "ppo.ptx.per_episode=8")) == 2
+    assert composed("data.path=null", "data=sandbox")
+    assert composed("stage=self_instruct", "data=mine.jsonl", "data.sandbox.world_seed=3")
+
+
+def test_every_rule_names_keys_that_there_are() -> None:
+    for rule in unread._RULES:
+        for node in rule.keys:
+            assert node in all_keys() or node in all_nodes() or node in mappings(), node
+
+
+def test_hydra_s_own_names_for_configs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--config-dir"):
+        main._main(["--config-name", "foo"])

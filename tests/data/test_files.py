@@ -191,3 +191,41 @@ def test_a_hub_dataset_is_read_by_datasets_and_its_hash_follows_subset_and_split
     assert len(hashes) >= 2
     with pytest.raises(UserError, match="no hub dataset of that name loads"):
         files._HubRows(str(tmp_path / "none"), "data.path", config)
+
+
+def splits_of(root: Path, *names: str) -> dict[str, set[bool | None]]:
+    """Each file's rows, by whether they are for evaluation."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps({"prompt": name, "response": "a"}) + "\n")
+    found: dict[str, set[bool | None]] = {}
+    for row in RowFiles(str(root), "data.path", DataConfig(), Table()):
+        found.setdefault(row.file, set()).add(row.evaluation)
+    return found
+
+
+@pytest.mark.parametrize(
+    "held_out", ["val.jsonl", "dev.jsonl", "my-valid.jsonl", "validation/a.jsonl", "x_test_1.jsonl"]
+)
+def test_a_file_is_for_evaluation_by_any_of_the_usual_names(tmp_path: Path, held_out: str) -> None:
+    assert splits_of(tmp_path, "train.jsonl", held_out) == {"train.jsonl": {False}, held_out: {True}}
+
+
+@pytest.mark.parametrize("above", ["chat-test", "dev", "eval/data", ".cache/x"])
+def test_what_folders_above_are_called_says_nothing(tmp_path: Path, above: str) -> None:
+    root = tmp_path / above
+    assert splits_of(root, "train.jsonl", "test.jsonl") == {"train.jsonl": {False}, "test.jsonl": {True}}
+    assert splits_of(root / "plain", "a.jsonl", "b.jsonl") == {"a.jsonl": {None}, "b.jsonl": {None}}
+
+
+def test_a_file_s_own_name_decides_before_its_folder_s_and_what_was_decided_is_said(tmp_path: Path) -> None:
+    names = ("train/test-questions.jsonl", "train/a.jsonl", "test/b.jsonl", "val.jsonl")
+    found = splits_of(tmp_path, *names)
+    assert found == {names[0]: {True}, names[1]: {False}, names[2]: {True}, names[3]: {True}}
+    said = RowFiles(str(tmp_path), "data.path", DataConfig(), Table()).splits_in_words
+    evaluation = "test/b.jsonl, train/test-questions.jsonl, val.jsonl"
+    assert said == f"by their names, train/a.jsonl for training and {evaluation} for evaluation"
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    assert set(splits_of(tmp_path, "one/a.jsonl", "two/a.jsonl")) == {"one/a.jsonl", "two/a.jsonl"}

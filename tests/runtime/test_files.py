@@ -212,3 +212,10 @@ def test_a_manifest_of_torn_bytes_is_a_sentence(tmp_path: Path, torn: bytes) -> 
     stage.manifest_path.write_bytes(torn)
     with pytest.raises(UserError, match=r"manifest\.json is damaged .*move .*sft away"):
         _ = stage.manifest
+
+
+def test_a_place_where_no_folder_can_be_is_not_a_full_disk() -> None:
+    path = Path("/proc/nowhere/demo/sft")
+    with pytest.raises(OSError) as caught:  # noqa: PT011, the system's own
+        path.mkdir(parents=True)
+    assert "cannot be written" in str(files.refused_by_disk(caught.value, path))
