@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -100,3 +102,38 @@ def test_the_table_of_keys_is_the_schema() -> None:
     page = (ROOT / "docs" / "reference" / "keys.md").read_text(encoding="utf-8")
     shown = hook.on_page_markdown(page, None)
     assert all(f"| `{key}` |" in shown for key in all_keys())
+
+
+@functools.cache
+def sentences() -> list[str]:
+    """Every text in the code, with ~ where a value is filled in."""
+
+    def text(node: ast.AST) -> str | None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return re.sub(r"%(\.\d)?[sdg]", "~", node.value)
+        if isinstance(node, ast.JoinedStr):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "~" for part in node.values)
+        return None
+
+    files = [*(ROOT / "rlhf").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
+    found = [text(node) for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    return [sentence for sentence in found if sentence]
+
+
+def refusals() -> list[str]:
+    rows = re.findall(
+        r"^\| `(.+?)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return [row for row in rows if not row.startswith("#")]
+
+
+def test_troubleshooting_has_many_refusals() -> None:
+    assert len(refusals()) > 60
+
+
+@pytest.mark.parametrize("refusal", refusals())
+def test_refusals_are_the_codes_own_words(refusal: str) -> None:
+    parts = [re.escape(part.strip()) for part in refusal.split("...") if part.strip(" .;:,")]
+    pattern = re.compile(".*".join(parts))
+    assert parts, refusal
+    assert any(pattern.search(sentence) for sentence in sentences()), refusal
