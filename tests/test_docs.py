@@ -137,3 +137,7 @@ def test_refusals_are_the_codes_own_words(refusal: str) -> None:
     pattern = re.compile(".*".join(parts))
     assert parts, refusal
     assert any(pattern.search(sentence) for sentence in sentences()), refusal
+
+
+def test_every_key_says_what_it_means() -> None:
+    assert [key.name for key in all_keys().values() if not key.meaning] == []
