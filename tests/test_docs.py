@@ -141,3 +141,17 @@ def test_refusals_are_the_codes_own_words(refusal: str) -> None:
 
 def test_every_key_says_what_it_means() -> None:
     assert [key.name for key in all_keys().values() if not key.meaning] == []
+
+
+METRIC = re.compile(
+    r"(objective|policy|value|rollout|kl|optim|time|eval|train|data|reward|model|self_instruct)/[a-z_0-9]+"
+)
+
+
+def test_every_metric_is_explained() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    explained = re.findall(r"`([a-zA-Z_]+/[a-zA-Z_0-9]+)`", page)
+    named = {sentence for sentence in sentences() if METRIC.fullmatch(sentence)}
+    assert len(named) > 50
+    # What a name begins with, where its end is filled in, is in the set too.
+    assert [name for name in sorted(named) if not any(whole.startswith(name) for whole in explained)] == []
