@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from rlhf.cli import compose, main
 from rlhf.config.keys import all_keys, all_nodes, mappings
+from rlhf.evaluation.judges.judge import Judge
+from rlhf.ppo.engines.engine import RolloutEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / page for page in ("README.md", "CONTRIBUTING.md", "launch/README.md")]
@@ -155,3 +160,46 @@ def test_every_metric_is_explained() -> None:
     assert len(named) > 50
     # What a name begins with, where its end is filled in, is in the set too.
     assert [name for name in sorted(named) if not any(whole.startswith(name) for whole in explained)] == []
+
+
+def examples() -> list[str]:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def run_example(defines: str) -> dict[str, Any]:
+    """What the page's example with this name in it defines."""
+    [code] = [example for example in examples() if defines in example]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(code, names)
+    return names
+
+
+def test_the_readers_example_reads() -> None:
+    [demonstration] = run_example("user_prompt")["read"](
+        {"riddle": "What has keys?", "answer": "A piano.", "kind": "thing"}
+    )
+    assert (demonstration.prompt.task, demonstration.response) == ("thing", "A piano.")
+
+
+def test_the_judges_example_judges() -> None:
+    judge: Judge = run_example("ShortestJudge")["ShortestJudge"]()
+    assert judge.score([], ["one two", "one"], []) == [-2, -1]
+
+
+def test_the_engines_example_has_the_engines_protocol() -> None:
+    engine = run_example("PlainEngine")["PlainEngine"]
+    for name in ("sync", "generate", "close"):
+        own, asked = (inspect.signature(getattr(of, name)).parameters for of in (engine, RolloutEngine))
+        assert list(own) == list(asked)
+
+
+def test_the_advantages_example_is_a_pure_function() -> None:
+    advantages = run_example("over_best")["over_best"](torch.tensor([1.0, 3.0, 2.0, 2.0]), 2)
+    assert advantages.tolist() == [-2, 0, 0, 0]
+
+
+def test_the_stages_example_declares_one() -> None:
+    stage = run_example("POLISH")["POLISH"]
+    assert stage.decides("reward.epochs")
+    assert not stage.decides("reward.policy")
