@@ -54,9 +54,10 @@ def test_the_readme_fits_one_reading() -> None:
 
 
 def commands(page: Path) -> list[str]:
-    """Every `python -m rlhf ...` of a page's indented lines: lines that go on are joined, shell variables left out."""
+    """Every `python -m rlhf ...` of a page, indented or in a sentence, made one line; shell variables are left out."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    lines += [" ".join(found.split()) for found in re.findall(r"`(python -m rlhf [^`]+)`", text)]
     found = [line.partition("  #")[0].strip() for line in lines if line.startswith("python -m rlhf")]
     return [line for line in found if "..." not in line and "$" not in line]
 
@@ -203,3 +204,17 @@ def test_the_stages_example_declares_one() -> None:
     stage = run_example("POLISH")["POLISH"]
     assert stage.decides("reward.epochs")
     assert not stage.decides("reward.policy")
+
+
+def test_the_site_takes_nothing_from_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason="the documentation's tools are not installed: pip install -e '.[docs]'")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    monkeypatch.chdir(ROOT)
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        taken = re.findall(r"""(?:src=|<link [^>]*href=)"(https?://[^"]+)""", page.read_text(encoding="utf-8"))
+        assert taken == [], page
