@@ -106,7 +106,7 @@ __all__ = [
 @dataclass
 class RunConfig:
     name: str = "demo"  # the run's folder is <root>/<name>
-    root: str = "runs"
+    root: str = "runs"  # the folder that runs lie in
     parents: str | None = None  # another run's folder, searched for finished parents after this run's own; None: none
     again: list[StageName] = field(default_factory=list)  # finished stages to make again, from their newest checkpoints
     keep_checkpoints: int = 2  # of a stage, the newest; one that is damaged is passed over, hence more than one
@@ -122,7 +122,7 @@ class RunConfig:
 
 @dataclass
 class LaunchConfig:
-    device: Device = Device.auto
+    device: Device = Device.auto  # where models are
     threads: int | None = None  # CPU threads of torch; None: one a core
     float32_matmul: Float32Matmul = Float32Matmul.auto  # how exact products of float32 matrices are
     gpus_per_node: int = 1  # processes to start here, one a GPU; on a CPU processes alike; ignored under torchrun
@@ -154,10 +154,10 @@ class PlanConfig:
 class TrackerConfig:
     """metrics.jsonl is always written; these add to it."""
 
-    wandb: bool = False
-    wandb_project: str = "rlhf"
+    wandb: bool = False  # log to Weights & Biases too
+    wandb_project: str = "rlhf"  # its name there
     wandb_mode: str = "offline"  # offline reaches no network; online uploads
-    tensorboard: bool = False
+    tensorboard: bool = False  # write event files beside metrics.jsonl too
     progress: bool = True  # bars on the terminal
 
     def __post_init__(self) -> None:
@@ -169,8 +169,8 @@ class TrackerConfig:
 
 @dataclass
 class Config:
-    stage: StageName = StageName.all
-    seed: int = 0
+    stage: StageName = StageName.all  # what to run
+    seed: int = 0  # of everything that is drawn; the same seed on one machine gives the same bits
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

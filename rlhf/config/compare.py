@@ -15,9 +15,9 @@ class CompareConfig:
     few_shot: int = 0  # training demonstrations that the candidate base-few-shot reads before a prompt; 0: it is none
     best_of: list[int] = field(default_factory=list)  # N: sft-best-of-N, the reward model's choice of N; []: none
     baseline: str = "sft"  # whose responses the others are judged against
-    prompts: int = 400
+    prompts: int = 400  # held-out ones, at most
     temperature: float | None = None  # of the responses that are judged; None: rollout.temperature
-    bootstrap_samples: int = 2000
+    bootstrap_samples: int = 2000  # behind each interval
     benchmark: str | None = (
         None  # a file of multiple choice, rows of {context, options, answer}; None: the sandbox's own
     )

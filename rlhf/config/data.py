@@ -13,13 +13,13 @@ class SandboxConfig:
     """How much the built-in world writes. Everything is a function of these numbers and `seed`."""
 
     world_seed: int = 0  # facts, templates, splits; kept apart from `seed` so that seeds share one world
-    demonstrations: int = 8000
-    ranking_prompts: int = 3000
+    demonstrations: int = 8000  # written by the imperfect writers
+    ranking_prompts: int = 3000  # whose completions are ranked
     prompts: int = 8000  # for PPO
-    evaluation_prompts: int = 400
+    evaluation_prompts: int = 400  # held out of everything
     pretraining_documents: int = 600000  # about 41 tokens each
     min_completions: int = 4  # K is drawn evenly from [min, max] for each ranking
-    max_completions: int = 9
+    max_completions: int = 9  # of a ranking
     labeler_agreement: float = 0.73  # how often two labelers order a pair alike (InstructGPT: 73 %)
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class SandboxConfig:
 class MixtureConfig:
     """Read by data=mixture, whose parts and weights are in its file."""
 
-    sampling: Sampling = Sampling.proportional
+    sampling: Sampling = Sampling.proportional  # how shares of the parts are found
     cap: int = 3000  # rows of a part that count for its share (FLAN's 3,000); sampling=proportional and temperature
     max_rows_per_part: int | None = 30000  # rows a part is cut to first (FLAN's 30,000); null: all
     temperature: float = 2.0  # 1 is proportional, larger brings the shares closer together
@@ -61,7 +61,7 @@ class QualityConfig:
     near_duplicates: float = 0.0  # Jaccard similarity of word 5-grams from which a record counts as one; 0: off
     common_prefix: int = 0  # a prompt that begins with so many characters of an earlier one goes; 0: off
     min_response_words: int = 0  # of every response; 0: off
-    max_response_words: int | None = None
+    max_response_words: int | None = None  # of every response; null: off
     languages: list[str] = field(default_factory=list)  # ISO 639-1 codes; texts under 20 letters stay; []: all
     contamination_words: int = 0  # in a row that no training record shares with a held-out prompt (GPT-3: 13); 0: off
     max_prompts_per_user: int = 0  # as InstructGPT's 200; 0: off
@@ -88,7 +88,7 @@ _COLUMNS = (
 
 @dataclass
 class DataConfig:
-    source: DataSourceName = DataSourceName.sandbox
+    source: DataSourceName = DataSourceName.sandbox  # the format; data=NAME and data=FILE set it
     path: str | None = None  # file, folder or hub id; the sandbox needs none
     prompts_path: str | None = None  # another file of the same source for PPO's prompts; None: the same rows
     subset: str | None = None  # of a hub dataset, where it has several
@@ -97,14 +97,14 @@ class DataConfig:
     columns: dict[str, str] = field(default_factory=dict)  # what your file calls them: data.columns.prompt=question
     ignore: list[str] = field(default_factory=list)  # columns of your file that mean nothing, though they sound like it
     phrasings: str | None = None  # data=phrasings: the YAML file of templates, or builtin
-    template: Template = Template.auto
+    template: Template = Template.auto  # how a conversation is put into tokens
     max_prompt_tokens: int = 512  # a longer prompt is dealt with by long_prompts
-    long_prompts: LongPrompts = LongPrompts.refuse
+    long_prompts: LongPrompts = LongPrompts.refuse  # what becomes of those over max_prompt_tokens
     max_response_tokens: int = 512  # a longer response is cut there, without an end token
     evaluation_fraction: float = 0.1  # rows held out by a hash of the prompt, 1: all; the sandbox holds out its own
     split_by_user: bool = False  # hold out users and all they wrote, not prompts; rows need a user
     max_rows: int | None = None  # keep the first N rows; None: all
-    on_bad_row: OnBadRow = OnBadRow.refuse
+    on_bad_row: OnBadRow = OnBadRow.refuse  # a row that cannot be used stops the stage, or is left out
     workers: int | None = None  # processes that tokenize; None: one a core
     cache: str | None = None  # folder of read and tokenized data; None: ~/.cache/rlhf, or under $XDG_CACHE_HOME
     mixture: MixtureConfig = field(default_factory=MixtureConfig)

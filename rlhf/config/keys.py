@@ -116,11 +116,13 @@ def _comments_in(source: str) -> dict[tuple[str, str], str]:
         if token.type == tokenize.COMMENT
     }
     return {
-        (node.name, field.target.id): by_line[field.end_lineno]
+        (node.name, field.target.id): by_line[line]
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef)
         for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.end_lineno in by_line
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        for line in range(field.lineno, (field.end_lineno or field.lineno) + 1)  # a long default has it beside a part
+        if line in by_line
     }
 
 

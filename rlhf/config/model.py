@@ -12,7 +12,7 @@ from rlhf.config.choices import DType, Quantization
 class LoraConfig:
     r: int = 0  # rank of the adapters; 0 trains every weight
     alpha: float = 16.0  # adapters are scaled by alpha / r
-    dropout: float = 0.0
+    dropout: float = 0.0  # on what goes into the adapters; PPO switches it off
     target_modules: list[str] = field(default_factory=list)  # names of linear layers; empty: every linear but the head
 
     def __post_init__(self) -> None:
@@ -35,10 +35,10 @@ class FreezeConfig:
 class ArchitectureConfig:
     """Shape of a Llama to train from nothing; read by stage=pretrain alone."""
 
-    hidden_size: int = 128
-    intermediate_size: int = 352
-    layers: int = 4
-    heads: int = 4
+    hidden_size: int = 128  # width of the residual stream
+    intermediate_size: int = 352  # width inside the MLP
+    layers: int = 4  # decoder blocks
+    heads: int = 4  # of attention; hidden_size splits evenly over them
     context: int = 1024  # tokens
     vocab_size: int = 1024  # the tokenizer is trained to this size on the same corpus
 
@@ -57,7 +57,7 @@ class ModelConfig:
     dtype: DType = DType.float32  # to compute and save in; trained weights, log-probs and losses stay float32
     attn_implementation: str | None = None  # eager, sdpa, flash_attention_2, or varlen: sdpa, and no padding on GPUs
     trust_remote_code: bool = False  # runs Python that ships with the model; off unless you know the author
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass, which saves memory
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     quantization: Quantization = Quantization.none  # of the frozen weights under adapters, by bitsandbytes

@@ -75,9 +75,9 @@ class PPOConfig:
     kl: KLConfig = field(default_factory=KLConfig)
     advantage: Advantage = Advantage.gae  # rloo and group train no value model; both sum rewards, KL included
     samples_per_prompt: int = 1  # responses to each prompt of a batch; rloo and group need 2 or more
-    gamma: float = 1.0
+    gamma: float = 1.0  # discount a token; 1: none
     gae_lambda: float = 0.95  # read by advantage=gae
-    clip_range: float = 0.2
+    clip_range: float = 0.2  # how far the ratio may move from 1
     dual_clip: float = 0.0  # c: with an advantage below 0 the loss stays under c * -advantage (Ye et al.: 3); 0 is off
     target_kl: float | None = None  # policy/approx_kl above which an iteration's other steps are left out; null is off
     entropy_coef: float = 0.0  # weight of the mean entropy of a token, nats, as a bonus to the policy; 0 is off
@@ -103,7 +103,7 @@ class PPOConfig:
     keep: Keep = Keep.last  # which policy is saved as model/; the value model saved is the last
     share_base: bool = False  # one copy of the policy's weights for all roles, an adapter each; needs model.lora.r
     evaluate_every: int = 10  # iterations; held-out prompts, score, KL, gold where there is one; 0: only at the end
-    evaluation_prompts: int = 128
+    evaluation_prompts: int = 128  # held-out ones, at most
     save_every: int = 10  # iterations
 
     def __post_init__(self) -> None:
@@ -272,7 +272,7 @@ class VLLMConfig:
 class RolloutConfig:
     engine: RolloutEngineName = RolloutEngineName.hf  # who draws PPO's responses; other stages use hf
     temperature: float = 1.0  # divides the logits when sampling and in every log-prob
-    max_new_tokens: int = 48
+    max_new_tokens: int = 48  # of a response, at most
     batch_size: int = 256  # responses generated side by side
     cuda_graphs: bool = False  # hf on a GPU: a static cache, and each step replayed as a CUDA graph
     gather: bool = True  # zero=3: weights made whole once a rollout; false: layer by layer for every token (hf alone)

@@ -52,7 +52,7 @@ class SelfInstructConfig:
     instance_tokens: int = 384  # at most, of one completion with an instruction's instances
     max_similarity: float = 0.7  # ROUGE-L with another, seed or generated, from which an instruction is dropped
     min_words: int = 4  # of an instruction
-    max_words: int = 150
+    max_words: int = 150  # of an instruction
     keywords: list[str] = field(  # an instruction with one of these words is dropped: a model of text cannot do it
         default_factory=lambda: [
             *("image", "images", "picture", "pictures", "graph", "graphs", "plot", "draw", "map", "maps"),

@@ -13,9 +13,9 @@ class OptimConfig:
     lr: float = 1e-5  # for models of about 10^8 to 10^9 weights; conf/model/sandbox-*.yaml pick theirs
     min_lr_ratio: float = 0.1  # the cosine ends at this share of lr; 1 keeps lr constant
     warmup_ratio: float = 0.0  # share of all steps over which lr rises from 0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # AdamW's
+    eps: float = 1e-8  # AdamW's
+    weight_decay: float = 0.0  # AdamW's; 0 is off
     max_grad_norm: float = 1.0  # 0 does not clip
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1.2e-3, warmup_ratio=0.02))
     epochs: float = 1.0  # passes over the text
     batch_size: int = 16  # sequences of sequence_length tokens a step
-    sequence_length: int = 128
+    sequence_length: int = 128  # tokens of each
     bf16: bool = True  # bfloat16 autocast, float32 weights
     save_every: int = 2000  # steps
 
@@ -53,16 +53,16 @@ class PretrainConfig:
 class SFTConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     base: str | None = None  # model to start from; None: this run's pretrain stage when it has one, else model.path
-    epochs: int = 2
+    epochs: int = 2  # passes over the demonstrations
     batch_size: int = 32  # sequences a step
-    micro_batch_size_per_device: int = 8
+    micro_batch_size_per_device: int = 8  # sequences in one forward pass
     residual_dropout: float = 0.0  # on what attention and MLP add to the residual stream; InstructGPT 0.2
     packing: bool = False  # several to a row of full length; without flash attention, as on a CPU, slow and large
     loss_on: LossOn = LossOn.last  # the last assistant turn of a conversation, or all of them
     subset: int | None = None  # train on so many demonstrations, the best by subset_rule, as LIMA's 1,000; None: all
     subset_rule: SubsetRule = SubsetRule.longest  # an equal share of every task, each one's best
     pretraining_fraction: float = 0.0  # share of rows that are pretraining text (InstructGPT's PPO initialisation: 0.1)
-    select_by: SelectBy = SelectBy.validation_loss
+    select_by: SelectBy = SelectBy.validation_loss  # which epoch's model is kept
     reward_model: str | None = None  # read by select_by=reward_model and subset_rule=reward_model
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class SFTConfig:
 class RewardConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     policy: str | None = None  # SFT model that initialises it and writes the completions; None: this run's SFT
-    epochs: int = 1
+    epochs: int = 1  # passes over the rankings
     batch_size: int = 64  # prompts a step, each with its K completions
     micro_batch_size_per_device: int = 4  # prompts
     margin: bool = False  # subtract a row's stated margin from the score difference (Llama 2, arXiv:2307.09288, eq. 2)
