@@ -173,4 +173,4 @@ def _output(values: Mapping[str, Any], part: str, name: str) -> Output | None:
         return None
     if not isinstance(values[key], str):
         raise BadRowError(f"`{key}` is not text")
-    return Output(fields.without_end_token(values[key]), bool(values.get("ended", True)))
+    return Output(fields.without_end_token(values[key].strip()), bool(values.get("ended", True)))
