@@ -53,7 +53,6 @@ def run(context: StageContext) -> dict[str, float]:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         micro_batch_size=settings.batch_size,
-        rows=len(train_blocks),
         bf16=settings.bf16,
         logging_steps=10,
         eval_strategy="epoch",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from rlhf.labeling.items import Item
 QUALITY = range(1, 8)  # overall quality, 7 best
 LONGEST_NAME = 40  # characters of a labeler's name
 _ID = re.compile(r"[0-9a-f]{32}")
+_MOST_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def parse(values: Mapping[str, Any], item: Item) -> Judgement:
     judgement_id, seconds = values.get("id"), values.get("seconds")
     if not isinstance(judgement_id, str) or not _ID.fullmatch(judgement_id):
         raise InvalidError("`id` is not 32 hexadecimal digits.")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+    # Whole numbers of JSON have no bound: one beyond what a float holds is no time that anybody looked at a page.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _MOST_SECONDS:
         raise InvalidError("`seconds` is not a number, 0 or more.")
     labeler = labeler_name(values.get("labeler"))
     if values.get("skipped") is True:

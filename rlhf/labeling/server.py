@@ -7,9 +7,11 @@ requests), and the page loads and runs nothing but its own files (Content-Securi
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import json
+import os
 import secrets
 import socket
 import sqlite3
@@ -45,16 +47,27 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_LEAST_TOKEN = 20  # characters of one that can be meant
 
 
 def kept_token(path: Path) -> str:
-    """The token in the file, made on the first call; a page that is open stays open when the server starts again."""
-    try:
-        return path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32), encoding="ascii")
-        return path.read_text(encoding="ascii")
+    """The token in the file, made where there is none; a page that is open stays open when the server starts again.
+
+    A file that a full disk or a crash has left empty or short holds none: it would let everybody in.
+    """
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        kept = path.read_text(encoding="ascii").strip()
+        if len(kept) >= _LEAST_TOKEN:
+            return kept
+    token = secrets.token_urlsafe(32)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    return token
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -128,6 +141,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str, *, host: str, cookie: str) -> None:
+        assert token, "an empty one would let everybody in"
         self._app = app
         self._token = token.encode()
         self._hosts = {host.lower(), "localhost", socket.gethostname().lower()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import DType, ModelConfig, Quantization
 from rlhf.errors import UserError
 from rlhf.models.folders import reason, resolve_model_path
-from rlhf.models.heads import float32_linear
+from rlhf.models.heads import compact_head, float32_linear
 from rlhf.models.loaded import check_weights
 from rlhf.models.quantization import bitsandbytes, mend_nf4_on_cpu
 from rlhf.models.tokenizers import distinct_pad_id, load_tokenizer, set_token_ids
@@ -42,6 +42,7 @@ def load_causal_lm(
 
     model, info = _load(AutoModelForCausalLM, path, config, dtype, quantization)
     check_weights(info, path)
+    compact_head(model)
     tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     _check_vocabulary(model, tokenizer, path)
     set_token_ids(model, tokenizer, pad_token_id=tokenizer.pad_token_id)

@@ -112,7 +112,6 @@ def build_trainer(
         epochs=config.reward.epochs,
         batch_size=config.reward.batch_size,
         micro_batch_size=config.reward.micro_batch_size_per_device,
-        rows=len(rankings),
         eval_strategy="steps" if every else "epoch",
         eval_steps=every or None,
         save_strategy="steps" if every else "epoch",

@@ -163,7 +163,6 @@ def build_trainer(
         epochs=config.sft.epochs,
         batch_size=config.sft.batch_size,
         micro_batch_size=micro,
-        rows=len(rows),
         eval_strategy="epoch",
         save_strategy="epoch",
         load_best_model_at_end=select != SelectBy.last,

@@ -52,7 +52,6 @@ def training_arguments(
     epochs: float,
     batch_size: int,
     micro_batch_size: int,
-    rows: int,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Keyword arguments for TrainingArguments or a subclass of it.
@@ -91,7 +90,8 @@ def training_arguments(
         "max_grad_norm": optim.max_grad_norm,
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": optim.min_lr_ratio},
-        "warmup_steps": math.ceil(optim.warmup_ratio * epochs * math.ceil(rows / batch_size)),
+        # Below 1 it is a share, of the steps that there are: packing makes few rows of many.
+        "warmup_steps": optim.warmup_ratio,
         "bf16": config.model.dtype == DType.bfloat16,
         "fp16": config.model.dtype == DType.float16,
         "gradient_checkpointing": config.model.gradient_checkpointing,

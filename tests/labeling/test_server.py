@@ -255,3 +255,22 @@ def test_addresses_name_the_host_and_a_port_that_is_taken_is_said() -> None:
         port = taken_socket.getsockname()[1]
         with pytest.raises(UserError, match=rf"label\.port={port} cannot be listened on .* set label\.port to another"):
             listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("left", [b"", b"short", b"\xff" * 40, None])
+def test_a_token_file_that_a_crash_left_empty_lets_nobody_in(tmp_path: Path, left: bytes | None) -> None:
+    path = tmp_path / "token"
+    if left is not None:
+        path.write_bytes(left)
+    token = kept_token(path)
+    assert len(token) > 30
+    assert kept_token(path) == token
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["token"]
+
+
+@pytest.mark.parametrize("seconds", [10**400, 10**12, -1, True, "1"])
+def test_a_time_that_nobody_can_have_looked_is_refused(tmp_path: Path, seconds: Any) -> None:
+    answer = judge(client(tmp_path), {**sent(ITEMS[0], (0, 1, 2)), "seconds": seconds})
+    assert answer.status_code == 422
+    assert "seconds" in answer.json()["error"]

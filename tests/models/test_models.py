@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -343,3 +344,21 @@ def test_a_saved_model_stops_at_the_end_token_that_its_chat_template_chose(tmp_p
     assert saved.config.eos_token_id == end
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config.eos_token_id == end
     assert distinct_pad_id(load_tokenizer(path)) != end
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_head_is_given_one_block_of_memory_whatever_is_kept_of_the_logits(tmp_path: Path, architecture: str) -> None:
+    """A product with a slice of (batch, seq, hidden) copies the head's weight once a row."""
+    model = load_causal_lm(save_tiny_model(tmp_path, architecture), ModelConfig())
+    ids = torch.randint(1, 300, (3, 16), generator=torch.Generator().manual_seed(0))
+    whole = model(ids).logits
+    given: list[torch.Tensor] = []
+    head: Any = model.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
+    copied = copy.deepcopy(model)
+    for kept in (1, 2, torch.tensor([3, 7])):
+        for one in (model, copied):
+            places = slice(-kept, None) if isinstance(kept, int) else kept
+            torch.testing.assert_close(one(ids, logits_to_keep=kept).logits, whole[:, places], atol=1e-5, rtol=1e-5)
+    assert len(given) == 6
+    assert all(hidden.is_contiguous() for hidden in given)

@@ -449,3 +449,16 @@ def test_packing_says_how_full_its_rows_are(tmp_path: Path) -> None:
     config.data.max_prompt_tokens = config.data.max_response_tokens = 32
     metrics = stage.run(make(tmp_path, config))
     assert 0.5 < metrics["data/packing_efficiency"] <= 1
+
+
+def test_packed_rows_warm_up_for_their_share_of_the_steps_that_there_are(tmp_path: Path) -> None:
+    config = make_config(save_tiny_model(tmp_path / "base", "llama"), epochs=10, packing=True)
+    config.sft.optim.warmup_ratio = 0.2
+    config.sft.optim.min_lr_ratio = 0.0
+    context = make(tmp_path, config)
+    stage.run(context)
+    rates = context.tracker.values("optim/lr")
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(config.sft.optim.lr)
+    assert peak == pytest.approx(0.2 * len(rates), abs=1)
+    assert rates[-1] < 0.2 * max(rates)

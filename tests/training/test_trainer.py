@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainingArguments
 
 from rlhf.config import Config, Device, DType, LaunchConfig, ModelConfig, OptimConfig, ZeroConfig
 from rlhf.errors import UserError
@@ -14,7 +15,7 @@ from rlhf.training.trainer import deepspeed_config, training_arguments
 
 
 def arguments(config: Config, **settings: Any) -> dict[str, Any]:
-    chosen = {"batch_size": 32, "micro_batch_size": 8, "rows": 100, "epochs": 2, **settings}
+    chosen = {"batch_size": 32, "micro_batch_size": 8, "epochs": 2, **settings}
     return training_arguments(
         config, OptimConfig(warmup_ratio=0.1), stage="sft", checkpoints_dir=Path("checkpoints"), **chosen
     )
@@ -55,8 +56,8 @@ def test_batch_is_split_over_processes_then_over_accumulation(monkeypatch: pytes
 
 
 def test_warm_up_is_a_share_of_all_steps() -> None:
-    assert arguments(Config())["warmup_steps"] == 1  # a tenth of 8 steps, rounded up
-    assert arguments(Config(), rows=3200)["warmup_steps"] == 20
+    built = TrainingArguments(**arguments(Config()))
+    assert [built.get_warmup_steps(steps) for steps in (8, 200)] == [1, 20]  # a tenth, rounded up
 
 
 def test_float16_on_a_cpu_is_refused() -> None:
