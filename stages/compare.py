@@ -29,10 +29,10 @@ from rlhf.evaluation.comparison import benchmark_tables, judge_tables, page
 from rlhf.evaluation.comparison.answers import Answers
 from rlhf.evaluation.comparison.curves import load_curves
 from rlhf.evaluation.comparison.summary import metrics, summarise
-from rlhf.evaluation.comparison.words import ordered, text_table
+from rlhf.evaluation.comparison.text import ordered, text_table
 from rlhf.evaluation.judges.judge import GoldJudge, RewardModelJudge
 from rlhf.evaluation.judges.llm import Judged, LLMJudge, annotation_rows, usage_line
-from rlhf.evaluation.sweeps import claims_view
+from rlhf.evaluation.sweeps import claim_tables
 from rlhf.evaluation.tasks import benchmarks, references
 from rlhf.models.load import load_reward_model
 from rlhf.runtime.distributed import from_main, is_main_process
@@ -183,7 +183,7 @@ def _write(
     context.tracker.log(0, metrics(report))
     print(f"\n{text_table(report)}\n\n{report['statement']}")
     print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
-    for line in (*claims_view.lines(report["claims"]), *judge_tables.sentences(report), *report["remarks"]):
+    for line in (*claim_tables.lines(report["claims"]), *judge_tables.sentences(report), *report["remarks"]):
         print(line)
     if "llm_judge" in report:
         print(usage_line(report["llm_judge"]))

@@ -12,7 +12,7 @@ from rlhf.evaluation.published import (
     samples_text,
     verdicts,
     verdicts_page,
-    verdicts_report,
+    verdicts_summary,
     verdicts_text,
 )
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
@@ -29,7 +29,7 @@ def run(config: Config) -> None:
     if folder.manifest is not None:
         raise UserError(f"{folder.path} holds a comparison of models; choose another run with run.name=NAME.")
     if settings.verdicts is not None:
-        report = verdicts_report.summarise(
+        report = verdicts_summary.summarise(
             verdicts.read(settings.verdicts), bootstrap_samples=settings.bootstrap_samples, seed=config.seed
         )
         shown, page = verdicts_text.text_table(report), verdicts_page.render(report)

@@ -13,7 +13,7 @@ from rlhf.errors import UserError
 from rlhf.evaluation.answering.answers import usable_prompts
 from rlhf.evaluation.answering.cache import AnswerCache
 from rlhf.evaluation.comparison.page import how_it_was_made
-from rlhf.evaluation.sweeps import claims_view, page, tables
+from rlhf.evaluation.sweeps import claim_tables, page, tables
 from rlhf.evaluation.sweeps.claims import chosen, claims, statement
 from rlhf.evaluation.sweeps.gather import Gathered, gather
 from rlhf.evaluation.sweeps.measure import Measurer, Study, study
@@ -145,6 +145,6 @@ def _write(context: StageContext, report: Mapping[str, Any], made: Study, prompt
     html = page.render(report, figures(made.measured), few, how, made.paths, side_by_side=config.compare.side_by_side)
     write_text_atomic(folder / "report.html", html)
     print(f"\n{tables.terminal(report)}\n")
-    for line in (*claims_view.lines(report["claims"]), *report["remarks"]):
+    for line in (*claim_tables.lines(report["claims"]), *report["remarks"]):
         print(line)
     print(f"Report: {folder / 'report.html'}")

@@ -11,7 +11,7 @@ from rlhf.chain.source import load_source
 from rlhf.config import DataConfig, DataSourceName
 from rlhf.data.records import DataSource, Message, Ranking, Role, Split, no_sampler
 from rlhf.evaluation.published.verdicts import read
-from rlhf.evaluation.published.verdicts_report import summarise
+from rlhf.evaluation.published.verdicts_summary import summarise
 from rlhf.labeling.export import export
 from rlhf.labeling.items import Item, Response
 from rlhf.labeling.judgements import Judgement

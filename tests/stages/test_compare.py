@@ -28,7 +28,7 @@ from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.templates import ChatTemplate
 from rlhf.errors import UserError
 from rlhf.evaluation.published import verdicts as published_verdicts
-from rlhf.evaluation.published.verdicts_report import summarise as summarise_verdicts
+from rlhf.evaluation.published.verdicts_summary import summarise as summarise_verdicts
 from rlhf.models import load as loading
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.save import save_model

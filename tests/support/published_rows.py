@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from rlhf.evaluation.published.verdicts import Verdict
-from rlhf.evaluation.published.verdicts_report import summarise
+from rlhf.evaluation.published.verdicts_summary import summarise
 
 
 def row(preference: Any, **values: Any) -> dict[str, Any]:

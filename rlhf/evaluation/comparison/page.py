@@ -17,12 +17,12 @@ from rlhf.config import Config
 from rlhf.evaluation.comparison import benchmark_tables, judge_tables
 from rlhf.evaluation.comparison.curves import Curves
 from rlhf.evaluation.comparison.plots import figures
-from rlhf.evaluation.comparison.words import against_references, ordered, scoring
+from rlhf.evaluation.comparison.text import against_references, ordered, scoring
 from rlhf.evaluation.judges.judge import judge_title
 from rlhf.evaluation.judges.llm import usage_line
 from rlhf.evaluation.pages.figures import styles
 from rlhf.evaluation.pages.html import Made, colour_key, gallery, method_html, page, samples_html
-from rlhf.evaluation.sweeps import claims_view
+from rlhf.evaluation.sweeps import claim_tables
 from rlhf.evaluation.tasks.text_metrics import TITLES
 
 _PACKAGES = ("rlhf", "torch", "transformers", "trl", "peft", "deepspeed", "numpy")
@@ -110,7 +110,7 @@ def render(
         "<h1>Comparison of language models</h1>",
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
-        claims_view.html(report["claims"]),
+        claim_tables.html(report["claims"]),
         _table(report, colours),
         _references_table(report, colours),
         gallery(figures(report, curves)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.evaluation.comparison.benchmark_tables import own_benchmark
 from rlhf.evaluation.comparison.curves import Curves, series
-from rlhf.evaluation.comparison.words import ordered, scoring
+from rlhf.evaluation.comparison.text import ordered, scoring
 from rlhf.evaluation.judges.judge import judge_title
 from rlhf.evaluation.pages.figures import Figure, Style, canvas, legend_columns, root_axis, styles, whiskers
 

@@ -10,7 +10,7 @@ import numpy as np
 from rlhf.evaluation.comparison import benchmark_tables, by_judge
 from rlhf.evaluation.comparison.answers import Answers
 from rlhf.evaluation.comparison.points import measured_of
-from rlhf.evaluation.comparison.words import remarks, statement
+from rlhf.evaluation.comparison.text import remarks, statement
 from rlhf.evaluation.judges.judge import Verdicts
 from rlhf.evaluation.statistics.win_rates import Bootstrap, by_task, verdicts
 from rlhf.evaluation.sweeps.claims import claims

@@ -35,7 +35,7 @@ DEFINITIONS = {
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of what `verdicts_report.summarise` returned."""
+    """The page of what `verdicts_summary.summarise` returned."""
     meanings = {word: text for word, text in DEFINITIONS.items() if _NEEDS.get(word, "statement") in report}
     parts = [
         "<h1>Published verdicts</h1>",

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.evaluation.pages.figures import Figure, styles
 from rlhf.evaluation.pages.html import Made, colour_key, gallery, method_html, page, samples_html
-from rlhf.evaluation.sweeps import claims_view
+from rlhf.evaluation.sweeps import claim_tables
 from rlhf.evaluation.sweeps.marks import method_title
 from rlhf.evaluation.sweeps.plots import DRAWN
 
@@ -53,7 +53,7 @@ def render(
         "<h1>What the sweep found</h1>",
         f'<p class="answer">{escape(report["statement"])}</p>',
         *(f'<p class="remark">{escape(remark)}</p>' for remark in report["remarks"]),
-        claims_view.html(report["claims"]),
+        claim_tables.html(report["claims"]),
         "<h2>Every setting</h2>",
         _points(report, colour),
         gallery(drawn),

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf.evaluation.comparison.answers import Answers
 from rlhf.evaluation.comparison.summary import metrics, summarise
-from rlhf.evaluation.comparison.words import ordered, text_table
+from rlhf.evaluation.comparison.text import ordered, text_table
 from rlhf.evaluation.judges.judge import Verdicts
 
 TASKS = ["sort", "sort", "add", "add"] * 10

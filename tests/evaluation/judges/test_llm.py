@@ -19,7 +19,7 @@ from rlhf.data.records import Prompt
 from rlhf.errors import UserError
 from rlhf.evaluation.judges.llm import Judged, LLMJudge, annotation_rows, usage_line
 from rlhf.evaluation.published.verdicts import read
-from rlhf.evaluation.published.verdicts_report import summarise
+from rlhf.evaluation.published.verdicts_summary import summarise
 from tests.support.fake_server import FakeServer, server, shown
 from tests.support.fakes import prompt
 

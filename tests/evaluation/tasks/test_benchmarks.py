@@ -14,7 +14,7 @@ from rlhf.evaluation.comparison.curves import Curves
 from rlhf.evaluation.comparison.page import render
 from rlhf.evaluation.comparison.plots import figures
 from rlhf.evaluation.comparison.summary import metrics, summarise
-from rlhf.evaluation.comparison.words import text_table as comparison_table
+from rlhf.evaluation.comparison.text import text_table as comparison_table
 from rlhf.evaluation.tasks import benchmarks
 from rlhf.sandbox.source import SandboxSource
 from tests.evaluation.comparison.test_summary import TASKS, answers

@@ -10,7 +10,7 @@ from rlhf.data.records import Demonstration, Split
 from rlhf.errors import UserError
 from rlhf.evaluation.comparison.page import render
 from rlhf.evaluation.comparison.summary import metrics
-from rlhf.evaluation.comparison.words import against_references, text_table
+from rlhf.evaluation.comparison.text import against_references, text_table
 from rlhf.evaluation.statistics.win_rates import Bootstrap
 from rlhf.evaluation.tasks.references import add, measure, references, wanted_references
 from rlhf.evaluation.tasks.text_metrics import score
