@@ -12,7 +12,7 @@ from rlhf.evaluation.comparison.answers import Answers
 from rlhf.evaluation.comparison.points import measured_of
 from rlhf.evaluation.comparison.text import remarks, statement
 from rlhf.evaluation.judges.judge import Verdicts
-from rlhf.evaluation.statistics.win_rates import Bootstrap, by_task, verdicts
+from rlhf.evaluation.statistics.win_rates import Bootstrap, by_task, of_shares, verdicts
 from rlhf.evaluation.sweeps.claims import claims
 
 
@@ -120,6 +120,7 @@ def _compared(found: Mapping[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
     """What a judge that compares says of a candidate; prompts without a verdict are in no rate."""
     wins, there = found["wins"], np.isfinite(found["wins"])
     rate = bootstrap.ratio(np.where(there, wins, 0.0), there) if there.any() else None
+    rate = of_shares(rate, wins[there]) if rate is not None else None
     bias = bootstrap.ratio(found["first"], found["decided"]) if found["decided"].any() else None
     return {
         "win_rate": rate.mean if rate else None,
@@ -143,6 +144,7 @@ def _summary(
     judges: Sequence[str],
 ) -> dict[str, Any]:
     estimates = {key: bootstrap.estimate(values) for key, values in measured.items()}
+    estimates |= {key: of_shares(estimates[key], measured[key]) for key in measured if key.endswith("/wins")}
     by_judge = {
         judge: _compared(compared[judge], bootstrap)
         if judge in compared

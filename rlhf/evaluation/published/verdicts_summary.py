@@ -22,7 +22,7 @@ from rlhf.evaluation.statistics.agreement import krippendorff_alpha, pair_agreem
 from rlhf.evaluation.statistics.length_control import length_controlled
 from rlhf.evaluation.statistics.position import consistency, position_bias
 from rlhf.evaluation.statistics.ratings import ELO, ratings
-from rlhf.evaluation.statistics.win_rates import Bootstrap, Estimate, by_task
+from rlhf.evaluation.statistics.win_rates import Bootstrap, Estimate, by_task, of_shares
 
 _BINS, _FEWEST_IN_BIN = 10, 20  # of differences in length
 _Bootstraps = Callable[[int], Bootstrap]  # by the number of prompts
@@ -141,7 +141,7 @@ def _mean(values: NDArray[np.float64], prompts: NDArray[np.int64], bootstrap: Bo
     totals = np.bincount(prompts, values, minlength=bootstrap.prompts)
     estimate = bootstrap.ratio(totals, np.bincount(prompts, minlength=bootstrap.prompts))
     # Summed by prompt a mean may differ from the plain one in its last bit; the published number is the plain one.
-    return Estimate(float(values.mean()), estimate.low, estimate.high, estimate.n)
+    return of_shares(Estimate(float(values.mean()), estimate.low, estimate.high, estimate.n), values)
 
 
 def _percent(name: str, estimate: Estimate) -> dict[str, Any]:

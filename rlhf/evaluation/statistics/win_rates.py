@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Bootstrap:
 
     Every estimate of one Bootstrap uses the same draws, so candidates that answered the same prompts are compared on
     the same resampled prompts. The interval says how much the mean would move with other prompts of this kind; not
-    how much with another training seed. With one prompt, or values all alike, it has width 0.
+    how much with another training seed. With one prompt, or values all alike, it has width 0; `of_shares` mends that.
     """
 
     def __init__(self, prompts: int, *, samples: int, seed: int) -> None:
@@ -96,6 +97,21 @@ def interval(value: float, drawn: ArrayLike, n: int) -> Estimate:
     low, high = np.quantile(array[~np.isnan(array)], [tail, 1 - tail])
     # Rounding may put a bound of equal values a last bit beyond their mean.
     return Estimate(value, min(float(low), value), max(float(high), value), n)
+
+
+def of_shares(estimate: Estimate, values: ArrayLike) -> Estimate:
+    """The estimate of a mean of shares, 0 to 1 each: where all are 0 or all 1, with Wilson's interval (1927).
+
+    Twenty wins of twenty are no certainty, and a bootstrap has nothing else to draw: it would say 100 % [100, 100].
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array) or array[0] not in (0.0, 1.0) or (array != array[0]).any():
+        return estimate
+    n, z = len(array), NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = (array[0] + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z**2 / (2 * n) / (1 + z**2 / n)  # of a share that is 0 or 1
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return Estimate(estimate.mean, min(low, estimate.mean), max(high, estimate.mean), estimate.n)
 
 
 def by_task(tasks: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.evaluation.statistics.seeds import over_seeds
-from rlhf.evaluation.statistics.win_rates import Bootstrap
+from rlhf.evaluation.statistics.win_rates import Bootstrap, of_shares
 
 PerPrompt = NDArray[np.float64]  # (prompts,)
 
@@ -68,7 +68,9 @@ class Value:
 
 def share(arrays: Sequence[PerPrompt], bootstrap: Bootstrap) -> Value:
     """`value` of win rates and accuracies, 0 to 1, which no interval leaves."""
-    return _within(value(arrays, bootstrap))
+    means = np.mean(arrays, axis=0)
+    estimate = of_shares(bootstrap.estimate(means), means)
+    return _within(_widened(estimate.mean, estimate.low, estimate.high, [float(np.mean(array)) for array in arrays]))
 
 
 def _within(found: Value) -> Value:

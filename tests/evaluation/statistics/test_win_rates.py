@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.evaluation.statistics.win_rates import Bootstrap, by_task, verdicts
+from rlhf.evaluation.statistics.win_rates import Bootstrap, by_task, of_shares, verdicts
 
 
 def slow_interval(values: list[float], samples: int, seed: int) -> tuple[float, float]:
@@ -141,3 +141,18 @@ def test_draws_that_miss_its_few_prompts_do_not_count() -> None:
     for samples in (200, 1):
         few = Bootstrap(40, samples=samples, seed=0).ratio(one, one)
         assert (few.ci, few.n) == ([1.0, 1.0], 1)
+
+
+@pytest.mark.parametrize(
+    ("won", "low", "high"), [([1.0] * 20, 0.8389, 1.0), ([0.0] * 5, 0.0, 0.4345), ([1.0], 0.2065, 1.0)]
+)
+def test_wins_that_are_all_alike_are_no_certainty(won: list[float], low: float, high: float) -> None:
+    """Wilson's interval, as R's prop.test(correct=FALSE) gives it."""
+    found = of_shares(Bootstrap(len(won), samples=100, seed=0).estimate(won), won)
+    assert (found.mean, found.low, found.high) == pytest.approx((won[0], low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 1.0], [0.5, 0.5], [0.3, 0.3]])
+def test_other_shares_keep_their_bootstrap(values: list[float]) -> None:
+    estimate = Bootstrap(len(values), samples=100, seed=0).estimate(values)
+    assert of_shares(estimate, values) == estimate
