@@ -31,7 +31,7 @@ from rlhf.chain.place import Place, reaching, run_folder
 from rlhf.chain.stage import Stage
 from rlhf.chain.stages import READ, STAGES
 from rlhf.chain.surroundings import code_version, hardware, package_versions
-from rlhf.config import CHAIN, Config, StageName
+from rlhf.config import CHAIN, Config, DataSourceName, StageName
 from rlhf.config.keys import flatten
 from rlhf.errors import UserError
 from rlhf.runtime import distributed
@@ -50,6 +50,8 @@ def run(config: Config, swept: tuple[str, ...] = ()) -> None:
         stage.needs(config)
     distributed.join(config.launch.device, alone=config.zero.stage > 0)
     place = Place(run_folder(config), swept)
+    if len(stages) > 1 and not swept and is_main_process():
+        _say_what(config, stages, place)
     for stage in stages:
         run_stage(config, stage, place)
     if len(stages) > 1 and not swept and is_main_process():
@@ -305,6 +307,17 @@ def _write_config(folder: StageFolder, resolved: Mapping[str, Any]) -> None:
     import yaml
 
     write_text_atomic(folder.config_path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+
+def _say_what(config: Config, stages: Sequence[Stage], place: Place) -> None:
+    """Before a chain begins: what will happen, where it goes, and that it may be stopped."""
+    names = ", ".join(stage.name.value for stage in stages)
+    on_sandbox = config.data.source == DataSourceName.sandbox and config.model.path.startswith("builtin:")
+    about = " on the built-in sandbox, some three to thirteen minutes on two processor cores" if on_sandbox else ""
+    print(
+        f"The whole chain{about}: {names}.\nIt goes to {place.run}/. Ctrl-C is safe: the same command goes on.\n",
+        flush=True,
+    )
 
 
 def _say_where(stages: Sequence[Stage], place: Place) -> None:

@@ -58,6 +58,8 @@ def test_chain_runs_in_order_and_hands_models_on(world: World, capsys: pytest.Ca
     assert compare == {"base": world.base, "sft": models["sft"], "ppo": models["ppo"], "reward_model": models["reward"]}
     assert not any(context.resume for context in contexts)
     said = capsys.readouterr().out
+    assert said.startswith("The whole chain: sft, reward, ppo, compare.\nIt goes to ")
+    assert "Ctrl-C is safe" in said
     assert "sft: starts in " in said
     assert "ppo: done in " in said
     assert "Everything is in" in said
