@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import LoraConfig
+from rlhf.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
     import peft
 
     is_scorer = hasattr(model, "score")
-    return peft.get_peft_model(
+    adapted = peft.get_peft_model(
         model,
         peft.LoraConfig(
             r=config.r,
@@ -27,6 +28,25 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
             task_type=peft.TaskType.SEQ_CLS if is_scorer else peft.TaskType.CAUSAL_LM,
         ),
     )
+    _refuse_tied(adapted)
+    return adapted
+
+
+def _refuse_tied(adapted: Any) -> None:
+    """UserError for an adapter on a weight that is two layers' at once, an embedding's and the head's.
+
+    Merged it would be in both, or in neither: the saved model would not be the one that was trained.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain: Any = unwrap_lora(adapted)
+    tied = {name for pair in plain.all_tied_weights_keys.items() for name in pair}
+    for name, module in plain.named_modules():
+        if isinstance(module, BaseTunerLayer) and f"{name}.weight" in tied:
+            raise UserError(
+                f"model.lora.target_modules holds {name.rpartition('.')[2]}, whose weights are the embedding's and the "
+                f"head's at once ({' and '.join(sorted(tied))}), so an adapter of one cannot be merged; leave it out."
+            )
 
 
 def unwrap_lora(model: Any) -> Any:

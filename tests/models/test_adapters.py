@@ -273,3 +273,36 @@ def test_adapters_of_another_shape_than_asked_are_refused(wanted: LoraConfig, ke
     plain, tokenizer = load_causal_lm(str(base), ModelConfig()), load_tokenizer(str(base))
     with pytest.raises(UserError, match=key):
         value_model_on(plain, tokenizer, base, reward, ModelConfig(lora=wanted))
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_weights_that_two_layers_share_is_refused(tmp_path: Path, target: str) -> None:
+    lora = LoraConfig(r=4, target_modules=[target])
+    tied = load_causal_lm(save_tiny_model(tmp_path / "tied", "llama", tied=True), ModelConfig())
+    with pytest.raises(UserError, match=rf"target_modules holds {target}, .*leave it out"):
+        add_lora(tied, lora)
+    add_lora(load_causal_lm(save_tiny_model(tmp_path / "apart", "llama"), ModelConfig()), lora)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("targets", [[], ["lm_head"], ["embed_tokens", "wte"], ["q_proj", "c_attn"]])
+def test_what_is_saved_gives_the_logits_of_what_was_trained(
+    tmp_path: Path, architecture: str, tied: bool, targets: list[str]
+) -> None:
+    base = save_tiny_model(tmp_path / "base", architecture, tied=tied)
+    known = {name.rpartition(".")[2] for name, _ in load_causal_lm(base, ModelConfig()).named_modules()}
+    chosen = [name for name in targets if name in known]
+    if tied and set(chosen) & {"lm_head", "embed_tokens", "wte"}:
+        return  # refused, as above
+    model = add_lora(load_causal_lm(base, ModelConfig()), LoraConfig(r=4, target_modules=chosen))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    ids = torch.randint(1, 300, (2, 12), generator=torch.Generator().manual_seed(0))
+    trained = model.eval()(ids).logits
+    save_model(model, load_tokenizer(base), tmp_path / "saved")
+    saved = load_causal_lm(str(tmp_path / "saved"), ModelConfig()).eval()(ids).logits
+    torch.testing.assert_close(saved, trained, atol=2e-5, rtol=1e-4)
+    assert (trained - load_causal_lm(base, ModelConfig()).eval()(ids).logits).abs().max() > 1e-3
