@@ -109,4 +109,5 @@ def run(context: StageContext) -> dict[str, float]:
         "data/bad_rows": float(bad_rows.count),
         "data/truncated_prompts": float(encoder.truncated_prompts),
         "data/cut_responses": float(encoder.cut_responses),
+        "data/alike_rankings": float(encoder.alike_rankings),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -104,7 +105,8 @@ class Encoder:
     (data.long_prompts); responses are cut to what fits.
 
     context: the model's, in tokens; None knows no limit but the config's.
-    truncated_prompts, cut_responses: how many there were.
+    truncated_prompts, cut_responses: how many there were. alike_rankings: those left out because, cut, their
+    completions of different ranks were the same tokens, of which nothing can be learned.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Encoder:
         self.context = context
         self.truncated_prompts = 0
         self.cut_responses = 0
+        self.alike_rankings = 0
         self._show_progress = show_progress
 
     def prompts(self, prompts: Sequence[Prompt], *, room: int = 1) -> EncodedRows[EncodedPrompt]:
@@ -164,7 +167,22 @@ class Encoder:
             for index in np.flatnonzero(~good):
                 self.bad_rows.add(*json.loads(problems[int(index)].as_py()))
             table = table.select(np.flatnonzero(good))
+        alike = np.asarray(table["alike"], dtype=bool)
+        if alike.any():
+            self.alike_rankings += int(alike.sum())
+            log.warning(
+                "%d of %d rankings are left out: their completions are the same in data.max_response_tokens=%d",
+                alike.sum(),
+                len(table),
+                self.config.max_response_tokens,
+            )
+            table = table.select(np.flatnonzero(~alike))
         if not len(table):
+            if alike.any():
+                raise UserError(
+                    "Every ranking's completions are the same within data.max_response_tokens="
+                    f"{self.config.max_response_tokens}, so there is nothing to learn; raise it."
+                )
             raise UserError(
                 f"None of {len(records)} prompts is short enough; raise data.max_prompt_tokens above "
                 f"{self.config.max_prompt_tokens}, or use a model with a longer context."
@@ -195,6 +213,7 @@ class _Coder(Generic[R]):
             "length": Value("int32"),
             "truncated": Value("bool"),
             "cut": Value("int32"),
+            "alike": Value("bool"),
             "problem": Value("string"),
         }
 
@@ -203,7 +222,7 @@ class _Coder(Generic[R]):
         columns: dict[str, list[Any]] = {name: [] for name in self.features()}
         for index, record in enumerate(records, start=first):
             row: dict[str, Any] = {"record": index, "prompt_tokens": 0, "length": 0, "truncated": False, "cut": 0}
-            row |= {"problem": "", **self.encode(record)}
+            row |= {"alike": False, "problem": "", **self.encode(record)}
             for name, column in columns.items():
                 column.append(row.get(name, []))
         return columns
@@ -292,7 +311,12 @@ class _RankingCoder(_Coder[Ranking]):
         responses = [self.response(text, len(ids)) for text in record.completions]
         sequences = [ids + response for response, _ in responses]
         cut = sum(was_cut for _, was_cut in responses)
-        return {**row, "input_ids": sequences, "length": max(map(len, sequences)), "cut": cut}
+        told_apart = any(
+            sequences[i] != sequences[j] and record.ranks[i] != record.ranks[j]
+            for i, j in itertools.combinations(range(len(sequences)), 2)
+        )
+        alike = cut > 0 and not told_apart and len(set(record.ranks)) > 1
+        return {**row, "input_ids": sequences, "length": max(map(len, sequences)), "cut": cut, "alike": alike}
 
 
 def _cached_table(

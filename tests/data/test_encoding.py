@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,21 @@ def test_what_was_tokenized_is_found_again_until_limits_or_layout_change(
     data, config = source(tmp_path, 40, workers=1)  # other records, all else the same
     again = Encoder(TEMPLATE, config, BadRows(OnBadRow.skip, None)).demonstrations(data.demonstrations(Split.train))
     assert len(again) == len(data.demonstrations(Split.train)) > len(first)
+
+
+def test_rankings_whose_completions_are_the_same_after_the_cut_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Their loss is log 2 for ever, whatever is learned."""
+    long = "yes " * 20
+    alike = Ranking(SHORT, (f"{long}one", f"{long}two"), (0, 1))
+    apart = Ranking(SHORT, (f"{long}one", f"{long}two", "no"), (0, 1, 2))
+    tied = Ranking(SHORT, ("yes", "no"), (0, 0))
+    encoding = encoder(BadRows(OnBadRow.refuse, None), max_response_tokens=5)
+    with caplog.at_level(logging.WARNING, logger="rlhf"):
+        kept = encoding.rankings([alike, apart, tied])
+    assert [row.ranking for row in kept] == [apart, tied]
+    assert encoding.alike_rankings == 1
+    assert "1 of 3 rankings are left out" in caplog.text
+    with pytest.raises(UserError, match=r"Every ranking.* data\.max_response_tokens=5.*raise it"):
+        encoder(BadRows(OnBadRow.refuse, None), max_response_tokens=5).rankings([alike])
