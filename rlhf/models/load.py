@@ -96,6 +96,8 @@ def _load(
     **extra: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """The model, and what Transformers says of the weights it found and did not find."""
+    from pickle import UnpicklingError
+
     from safetensors import SafetensorError
 
     from rlhf.models.flat import VARLEN  # importing it tells Transformers of the attention called varlen
@@ -117,6 +119,11 @@ def _load(
     try:
         with quiet_transformers():
             model, info = auto_class.from_pretrained(resolved, output_loading_info=True, **settings)
+    except UnpicklingError as error:
+        raise UserError(
+            f"The model {path} holds a pytorch_model.bin that is more than tensors, and such files are never unpickled, "
+            "as they can run any code. Have who made it save it as safetensors, or convert it where you trust it."
+        ) from error
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"The model {path} does not load: {reason(error)}") from error
     if quantization == Quantization.nf4:

@@ -14,6 +14,7 @@ from torch import Tensor
 from rlhf.data.codec import from_values, to_values
 from rlhf.data.encoding import EncodedRanking
 from rlhf.data.records import Ranking, Split
+from rlhf.errors import UserError
 from rlhf.models.batches import pad_right
 from rlhf.runtime.files import write_text_atomic
 
@@ -29,11 +30,18 @@ def write_rankings(path: Path, rankings: Mapping[Split, Sequence[Ranking]]) -> N
 
 
 def read_rankings(path: Path) -> dict[Split, list[Ranking]]:
+    """What `write_rankings` wrote. Raises UserError for a file that is damaged."""
     rankings: dict[Split, list[Ranking]] = {split: [] for split in Split}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if line:
-            row = json.loads(line)
-            rankings[Split(row["split"])].append(from_values(Ranking, row))
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        try:
+            if line:
+                row = json.loads(line.decode("utf-8"))
+                rankings[Split(row["split"])].append(from_values(Ranking, row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged in line {number} ({type(error).__name__}); move it away, and the same command has "
+                "completions sampled and ranked anew."
+            ) from None
     return rankings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.runtime.files import write_text_atomic
+
+log = logging.getLogger("rlhf")
 
 
 def json_value(value: Any) -> Any:
@@ -30,20 +33,26 @@ def json_value(value: Any) -> Any:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a metrics.jsonl or samples.jsonl; [] when there is no file.
 
-    The last line is left out when it is torn, as a killed process leaves it.
+    The last line is left out when it is torn, as a killed process leaves it; any other that is no JSON object, as a
+    disk that loses blocks leaves it, with a warning.
     """
     if not path.exists():
         return []
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return rows + ([json.loads(rest)] if _is_json(rest) else [])
+    *lines, rest = path.read_bytes().split(b"\n")
+    read = [(number, _object(line)) for number, line in enumerate(lines, start=1) if line.strip()]
+    damaged = [number for number, row in read if row is None]
+    if damaged:
+        log.warning("%s: line %d is damaged and left out, %d of %d", path, damaged[0], len(damaged), len(lines))
+    return [row for row in (*(row for _, row in read), _object(rest)) if row is not None]
 
 
-def _is_json(text: str) -> bool:
+def _object(line: bytes) -> dict[str, Any] | None:
+    """The line's JSON object; None where it holds none."""
     try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+        row = json.loads(line.decode("utf-8"))
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -72,7 +81,11 @@ class JsonLines:
     def rewind(self, step: int, lines: int | None) -> None:
         self.close()
         if self.path.exists():
-            kept = [row for row in read_jsonl(self.path) if row["step"] <= step][:lines]
+            kept = [row for row in read_jsonl(self.path) if row.get("step", math.inf) <= step][:lines]
+            if lines is not None and len(kept) < lines:
+                log.warning(
+                    "%s has lost %d of the %d lines that it had at step %d", self.path, lines - len(kept), lines, step
+                )
             write_text_atomic(self.path, "".join(json_line(row) for row in kept))
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -103,3 +105,18 @@ def test_a_reward_model_writes_no_text_and_two_labels_are_no_score(tmp_path: Pat
         AutoTokenizer.from_pretrained(base).save_pretrained(folder)
         with pytest.raises(UserError, match=said):
             (load_causal_lm if labels == 1 else load_reward_model)(folder, ModelConfig())
+
+
+def test_a_bin_file_that_is_more_than_tensors_is_never_unpickled(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", "llama")
+    ran = tmp_path / "ran"
+
+    class Planted:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (ran,)
+
+    torch.save({"model.norm.weight": Planted()}, Path(folder) / "pytorch_model.bin")
+    (Path(folder) / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"pytorch_model\.bin.*never unpickled"):
+        load_causal_lm(folder, ModelConfig())
+    assert not ran.exists()
