@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,12 +71,13 @@ def read(
 
     def make(folder: Path) -> None:
         refused: list[Refusal] = []
-        rows = _Counted(progress(files, f"reading {Path(path).name}", "row", show_progress, leave=False))
+        bar = progress(files, f"reading {Path(path).name}", "row", show_progress, leave=False)
+        rows = _Counted(bar, rows_to_records.unread)
         gathered = rows_to_records.gather(_objects(rows, refused.append))
         write(folder / _RECORDS, _records(gathered, rows_to_records.read, config.source.value, refused.append))
         if rows.count == 0:
             raise UserError(f"{path} holds no rows; set {key} to a file with one record a line.")
-        described = {"rows": rows.count, "refused": [asdict(refusal) for refusal in refused]}
+        described = {"rows": rows.count, "unread": rows.unread, "refused": [asdict(refusal) for refusal in refused]}
         (folder / _READ).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
 
         if len(refused) and sum(refusal.rows for refusal in refused) == rows.count:
@@ -83,6 +85,9 @@ def read(
 
     folder = made_once(cache_folder(config.cache) / "records" / name, make)
     described = json.loads((folder / _READ).read_text(encoding="utf-8"))
+    if described["unread"]:
+        names = ", ".join(f"{name} (in {count} rows)" for name, count in described["unread"].items())
+        log.info("data: %s has columns that nothing reads: %s", path, names)
     store = Store(folder / _RECORDS)
     refused = [Refusal(**refusal) for refusal in described["refused"]]
     for refusal in refused:
@@ -113,6 +118,7 @@ class _RowsToRecords:
     gather: Callable[[Iterable[Row]], Iterable[Row]]
     table: Table
     hash: str  # of what decides it beside the code and the config's columns
+    unread: Callable[[Mapping[str, Any]], Iterable[str]] | None = None  # columns that the reader passes over
 
 
 def _rows_to_records(config: DataConfig, seed: int) -> _RowsToRecords:
@@ -127,7 +133,13 @@ def _rows_to_records(config: DataConfig, seed: int) -> _RowsToRecords:
     def read_row(row: Row) -> Sequence[Record]:
         return reader.read(_renamed(row.values, config.columns))
 
-    return _RowsToRecords(read_row, gather, reader.table, "")
+    known = {*config.columns.values(), *config.ignore}
+
+    def unread(values: Mapping[str, Any]) -> Iterable[str]:
+        assert reader.unread is not None
+        return (name for name in reader.unread(values) if name not in known)
+
+    return _RowsToRecords(read_row, gather, reader.table, "", unread if reader.unread is not None else None)
 
 
 def _without(
@@ -173,15 +185,19 @@ def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[s
 
 
 class _Counted:
-    """Rows of the files that went by."""
+    """Rows of the files that went by, and of the columns that nothing reads how many rows had one."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row], unread: Callable[[Mapping[str, Any]], Iterable[str]] | None) -> None:
         self._rows = rows
+        self._unread = unread
         self.count = 0
+        self.unread: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Row]:
         for row in self._rows:
             self.count += 1
+            if self._unread is not None and isinstance(row.values, Mapping):
+                self.unread.update(self._unread(row.values))
             yield row
 
 

@@ -121,7 +121,7 @@ def _load(
             model, info = auto_class.from_pretrained(resolved, output_loading_info=True, **settings)
     except UnpicklingError as error:
         raise UserError(
-            f"The model {path} holds a pytorch_model.bin that is more than tensors, and such files are never unpickled, "
+            f"The model {path} has a pytorch_model.bin that is more than tensors, and such files are never unpickled, "
             "as they can run any code. Have who made it save it as safetensors, or convert it where you trust it."
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:

@@ -17,6 +17,7 @@ class Reader:
 
     read: Callable[[Mapping[str, Any]], Sequence[Record]]  # at least one record, or BadRowError
     gather: Callable[[Iterable[Row]], Iterator[Row]] | None = None  # rows that belong together, as one
+    unread: Callable[[Mapping[str, Any]], Iterable[str]] | None = None  # columns that it passes over; None: not told
     table: Table = field(default_factory=Table)  # how its .csv and .tsv files are written
 
 
@@ -49,7 +50,7 @@ def reader_of(source: DataSourceName) -> Reader:
     )
 
     return {
-        DataSourceName.jsonl: Reader(jsonl.read, own.gather),
+        DataSourceName.jsonl: Reader(jsonl.read, own.gather, jsonl.unread),
         DataSourceName.alpaca: Reader(alpaca.read),
         DataSourceName.dolly: Reader(dolly.read),
         DataSourceName.flan: Reader(flan.read),

@@ -110,6 +110,24 @@ def read(row: Mapping[str, Any]) -> list[Record]:
     return records
 
 
+# Columns that one of the shapes reads, whatever else is there.
+_OWN = frozenset(
+    (
+        *("prompt", "response", "completion", "messages", "conversations", "conversation", "system", "id", "task"),
+        *("user", "chosen", "rejected", "completions", "ranks", "scores", "margins", "gold_scores", "text", "question"),
+        *("answer", "answers", "instruction", "input", "response_1", "response_2", "preference_strength"),
+        *("label", "kto_tag", "reward", "score", "rating", "helpfulness"),
+    )
+)
+
+
+def unread(row: Mapping[str, Any]) -> list[str]:
+    """Columns that hold something and that nothing reads."""
+    given = own.present(row)
+    published = next((columns for columns, _ in _PUBLISHED if columns <= given.keys()), frozenset[str]())
+    return [name for name in given if name not in _OWN and name not in published]
+
+
 def _asked(prompt: Prompt, ending: str | None) -> Prompt:
     if ending is not None:
         raise BadRowError("its conversation ends with the assistant's turn, and there is a response beside it")

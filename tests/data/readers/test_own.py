@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,15 @@ def test_half_a_character_alone_on_a_line_is_a_bad_row(tmp_path: Path) -> None:
     found = source(tmp_path, rows, on_bad_row=OnBadRow.skip)
     assert len(found.demonstrations(Split.train)) > 10
     assert "ud83d" in (tmp_path / "bad.jsonl").read_text()
+
+
+def test_columns_that_nothing_reads_are_named_with_a_count_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"prompt": f"{i}?", "response": "a", "topic": "x", "note": None, "mine": 1} for i in range(20)]
+    rows += [{"prompt": f"{i}!", "response": "a", "source_url": "y"} for i in range(5)]
+    for _ in range(2):  # read, and found in the cache
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="rlhf"):
+            source(tmp_path, rows, ignore=["mine"])
+        assert "columns that nothing reads: topic (in 20 rows), source_url (in 5 rows)" in caplog.text
