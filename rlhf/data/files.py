@@ -113,6 +113,7 @@ class RowFiles:
                 yield Row(name, number, values, evaluation=splits.get(name))
 
     def _values(self, file: Path) -> Iterator[Any]:
+        _check_beginning(file, self.key)
         kind = file.name.removesuffix(".gz").rpartition(".")[2]
         if kind == "arrow":
             yield from _saved_values(file)
@@ -145,6 +146,28 @@ def _files(path: str, key: str) -> list[Path]:
     if not local.name.endswith(SUFFIXES):
         raise UserError(f"{local.name} has an unknown format; {key} takes {', '.join(SUFFIXES[:5])}, text also as .gz.")
     return [local]
+
+
+# How files begin that are not what their names say: what they are, and what to do about it.
+_BEGINNINGS = {
+    b"version https://git-lfs": "a Git LFS pointer and not the file; `git lfs pull` in its repository fetches that",
+    b"\xff\xfe": "UTF-16 text, as PowerShell's > writes it; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"<!DOCTYPE": "a web page, as a download without a login gives it; get the file itself",
+    b"<html": "a web page, as a download without a login gives it; get the file itself",
+}
+
+
+def _check_beginning(file: Path, key: str) -> None:
+    """UserError for a file whose first bytes say that it is something else."""
+    with file.open("rb") as opened:
+        begins = opened.read(32)
+    for mark, what in _BEGINNINGS.items():
+        if begins.startswith(mark):
+            raise UserError(f"{file.name} is {what}. {key} takes {', '.join(SUFFIXES[:5])}, text also as .gz.")
+    if begins.startswith(b"\x1f\x8b") and not file.name.endswith(".gz"):
+        raise UserError(f"{file.name} is gzip-compressed; call it {file.name}.gz, and set {key} to that.")
 
 
 def _is_hidden(path: Path) -> bool:

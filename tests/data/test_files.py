@@ -229,3 +229,24 @@ def test_a_file_s_own_name_decides_before_its_folder_s_and_what_was_decided_is_s
 
 def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     assert set(splits_of(tmp_path, "one/a.jsonl", "two/a.jsonl")) == {"one/a.jsonl", "two/a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "said"),
+    [
+        (
+            "a.jsonl.gz",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n",
+            "LFS pointer.*git lfs pull",
+        ),
+        ("a.jsonl", '{"prompt": "a", "response": "b"}\n'.encode("utf-16"), "UTF-16 text"),
+        ("a.csv", "prompt,response\na,b\n".encode("utf-16"), "UTF-16 text"),
+        ("a.json", b"PK\x03\x04rest", "zip archive"),
+        ("a.jsonl", b"<!DOCTYPE html><html>", "a web page"),
+        ("a.jsonl", gzip.compress(b'{"prompt": "a"}\n'), r"gzip-compressed; call it a\.jsonl\.gz"),
+    ],
+)
+def test_a_file_that_is_something_else_says_what_it_is(tmp_path: Path, name: str, begins: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(begins)
+    with pytest.raises(UserError, match=said):
+        rows_of(tmp_path / name)
