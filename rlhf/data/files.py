@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlhf.config import DataConfig
+from rlhf.data.file_splits import in_words, splits_of
 from rlhf.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 # Beside a hub dataset's rows, and no rows themselves.
 _METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-_EVALUATION_NAMES = ("test", "validation", "valid", "val", "eval", "evaluation", "dev", "heldout", "holdout")
-_TRAINING_NAMES = ("train", "training")
 _CHUNK = 1 << 20  # bytes, or characters, read at once
 
 
@@ -98,15 +97,10 @@ class RowFiles:
     @property
     def splits_in_words(self) -> str | None:
         """Which files were taken for evaluation by their names; None where names tell nothing."""
-        splits = _splits(self.names) if self._files else {}
-        if not splits:
-            return None
-        held_out = [name for name, evaluation in splits.items() if evaluation]
-        trained = [name for name, evaluation in splits.items() if not evaluation]
-        return f"by their names, {_listed(trained)} for training and {_listed(held_out)} for evaluation"
+        return in_words(self.names) if self._files else None
 
     def _local(self) -> Iterator[Row]:
-        splits = _splits(self.names)
+        splits = splits_of(self.names)
         for file in self._files:
             name = self._name(file)
             for number, values in enumerate(self._values(file), start=1):
@@ -172,32 +166,6 @@ def _check_beginning(file: Path, key: str) -> None:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _splits(names: list[str]) -> dict[str, bool]:
-    """Which files hold evaluation rows, where a folder has files for training and for evaluation by their names.
-
-    names: paths below the folder: what lies above it says nothing of its files. The file's own name decides, else the
-    folder that is nearest to it.
-    """
-
-    def told(name: str) -> bool | None:
-        for part in reversed(name.lower().split("/")):
-            words = re.split(r"[-_. ]", part)
-            if any(word in words for word in _EVALUATION_NAMES):
-                return True
-            if any(word in words for word in _TRAINING_NAMES):
-                return False
-        return None
-
-    found = {name: told(name) for name in names}
-    return (
-        {name: bool(evaluation) for name, evaluation in found.items()} if {True, False} <= set(found.values()) else {}
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _sha256(files: list[Path]) -> str:

@@ -27,7 +27,16 @@ log = logging.getLogger("rlhf")
 
 _RECORDS, _READ = "records.arrow", "read.json"
 _MEND = BadRowError("").remedy
-_DECIDING = ("codec", "files", "phrasings", "plain_yaml", "reading", "records", "store")  # modules, beside the readers
+_DECIDING = (
+    "codec",
+    "files",
+    "file_splits",
+    "phrasings",
+    "plain_yaml",
+    "reading",
+    "records",
+    "store",
+)  # modules, beside the readers
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,15 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
+import xxhash
 
 from rlhf.data.codec import KINDS, from_values, to_values
 from rlhf.data.records import Document, Message, Record, Role, Split, prompt_of
 from rlhf.errors import UserError
+from rlhf.runtime.checkpoints import fsync
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+log = logging.getLogger("rlhf")
+
 T = TypeVar("T")
+_SEAL = "seal.json"  # of a cache's entry: the size and the hash of each of its files
 _AT_ONCE = 1000  # records decoded in one go
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SPLITS = (None, Split.train, Split.evaluation)
@@ -41,16 +47,21 @@ def cache_folder(chosen: str | None) -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, filled by `make` unless it is there; processes that want the same one wait for the first.
+    """`folder`, filled by `make` unless it is there and whole; processes that want the same one wait for the first.
 
+    What lies there is held against its seal each time: a cache that a disk has damaged is made anew, and it is said.
     Raises UserError when the disk does not take it.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.is_dir():
+        if _damage(folder) is not None:
             with (folder.parent / f".{folder.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not folder.is_dir():
+                damage = _damage(folder)  # another process may have made it meanwhile
+                if damage is not None:
+                    if folder.is_dir():
+                        log.warning("the cache %s is damaged (%s) and made anew", folder, damage)
+                        shutil.rmtree(folder)
                     _fill(folder, make)
     except OSError as error:
         if error.errno not in _DISK_ERRORS and not str(error.filename).startswith(str(folder.parent)):
@@ -68,10 +79,44 @@ def _fill(folder: Path, make: Callable[[Path], None]) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         make(aside)
+        _seal(aside)
         os.replace(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _seal(folder: Path) -> None:
+    """Puts the folder's files on disk, and beside them how long each is and the hash of its bytes."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    told = {path.name: [path.stat().st_size, _hash_of(path)] for path in files}
+    (folder / _SEAL).write_text(json.dumps(told), encoding="utf-8")
+    for path in (*files, folder / _SEAL, folder):
+        fsync(path)
+
+
+def _damage(folder: Path) -> str | None:
+    """What is not as it was sealed, None where all is."""
+    try:
+        told: dict[str, list[Any]] = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
+        for name, (size, hashed) in told.items():
+            path = folder / name
+            if path.stat().st_size != size or _hash_of(path) != hashed:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, AttributeError, TypeError):
+        return f"{_SEAL} is not what was written"
+    return None
+
+
+def _hash_of(path: Path) -> str:
+    """XXH3 (not for secrecy): as fast as the disk, so that hundreds of megabytes are read in a blink."""
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def key_of(record: Record) -> str:

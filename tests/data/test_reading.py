@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,12 +130,51 @@ def test_an_interrupted_reading_leaves_nothing_behind_that_looks_read(
     assert not left.exists()
 
 
-def test_a_damaged_cache_says_what_to_remove(tmp_path: Path) -> None:
+def cut_at_a_batch(path: Path) -> None:
+    """The first of three batches alone, a file that Arrow reads without a word."""
+    with pa.OSFile(str(path)) as source:
+        stream = pa.ipc.open_stream(source)
+        first, schema = stream.read_next_batch(), stream.schema
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(first)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["records.arrow", "read.json", "seal.json"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flipped,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x00" * path.stat().st_size),
+        lambda path: path.write_bytes(path.read_bytes()[:-7]),
+        lambda path: path.unlink(),
+    ],
+)
+def test_a_damaged_cache_is_made_anew_and_it_is_said(
+    tmp_path: Path, file: str, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path / "r.jsonl", [{"prompt": f"p{i}", "response": "r"} for i in range(30)])
     made = tmp_path / "cache" / "records" / read(path).store.name
-    (made / "records.arrow").write_bytes(b"half a f")
-    with pytest.raises(UserError, match=rf"is damaged .*; remove {made}, and it is made again"):
-        read(path)
+    harm(made / file)
+    with caplog.at_level(logging.WARNING, logger="rlhf"):
+        again = read(path)
+    assert len(again.store) == again.rows == 30
+    assert f"the cache {made} is damaged" in caplog.text
+    caplog.clear()
+    assert len(read(path).store) == 30
+    assert caplog.messages == []
+
+
+def test_a_cache_that_was_cut_where_a_batch_ends_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", [{"prompt": f"p{i}", "response": "r"} for i in range(3000)])
+    cut_at_a_batch(tmp_path / "cache" / "records" / read(path).store.name / "records.arrow")
+    assert len(read(path).store) == 3000
 
 
 def test_completions_lie_in_an_order_that_tells_nothing_of_their_ranks(tmp_path: Path) -> None:
