@@ -38,6 +38,7 @@ from rlhf.models.load import load_reward_model
 from rlhf.runtime.distributed import from_main, is_main_process
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
 from rlhf.runtime.jsonl import json_line, json_value
+from rlhf.runtime.printable import printable
 from rlhf.training.engine import pick_device
 
 if TYPE_CHECKING:
@@ -181,10 +182,10 @@ def _write(
 
     context.tracker.rewind(-1)
     context.tracker.log(0, metrics(report))
-    print(f"\n{text_table(report)}\n\n{report['statement']}")
-    print(benchmark_tables.text_table(report["candidates"], ordered(report)), end="")
+    print(printable(f"\n{text_table(report)}\n\n{report['statement']}"))
+    print(printable(benchmark_tables.text_table(report["candidates"], ordered(report))), end="")
     for line in (*claim_tables.lines(report["claims"]), *judge_tables.sentences(report), *report["remarks"]):
-        print(line)
+        print(printable(line))
     if "llm_judge" in report:
         print(usage_line(report["llm_judge"]))
     print(f"Report: {folder / 'report.html'}")

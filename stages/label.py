@@ -24,6 +24,7 @@ from rlhf.labeling.items import Items, load
 from rlhf.labeling.server import address, application, is_loopback, kept_token, listen
 from rlhf.labeling.session import Session
 from rlhf.labeling.store import Store
+from rlhf.runtime.printable import printable
 
 
 def run(config: Config) -> None:
@@ -66,7 +67,7 @@ def _serve(config: Config, session: Session, items: Items, folder: Path) -> None
         port = listening.getsockname()[1]
         url = address(settings.host, port, token)
         alike = f"; {items.alike:,} more have only one response to show" if items.alike else ""
-        print(f"{len(items.by_key):,} prompts to judge{alike}\n{_progress(session)}\n\nJudge here: {url}")
+        print(f"{len(items.by_key):,} prompts to judge{alike}\n{printable(_progress(session))}\n\nJudge here: {url}")
         if not is_loopback(settings.host):
             print("Other machines can open it with that address; nothing on the way is encrypted.")
         print("Ctrl-C ends it; every judgement is saved as it is made.", flush=True)
@@ -84,7 +85,7 @@ def _serve(config: Config, session: Session, items: Items, folder: Path) -> None
         )
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends, then raises what it caught
             uvicorn.Server(server).run(sockets=[listening])
-    print(f"\n{_progress(session)}")
+    print(f"\n{printable(_progress(session))}")
 
 
 def _has_screen() -> bool:

@@ -17,6 +17,7 @@ from rlhf.evaluation.published import (
 )
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
 from rlhf.runtime.folder import StageFolder
+from rlhf.runtime.printable import printable
 
 
 def run(config: Config) -> None:
@@ -44,4 +45,4 @@ def run(config: Config) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json_atomic(folder.path / "report.json", report)
     write_text_atomic(folder.path / "report.html", page)
-    print(f"{shown}\n\nreport: {folder.path / 'report.html'}")
+    print(f"{printable(shown)}\n\nreport: {folder.path / 'report.html'}")

@@ -22,6 +22,7 @@ from rlhf.evaluation.sweeps.summary import Measured, mean_kl, summarise
 from rlhf.runtime.distributed import is_main_process
 from rlhf.runtime.files import write_json_atomic, write_text_atomic
 from rlhf.runtime.jsonl import json_line
+from rlhf.runtime.printable import printable
 
 if TYPE_CHECKING:
     from rlhf.training.context import StageContext
@@ -144,7 +145,7 @@ def _write(context: StageContext, report: Mapping[str, Any], made: Study, prompt
     how = how_it_was_made(config, context.data.fingerprint(), folder, {})
     html = page.render(report, figures(made.measured), few, how, made.paths, side_by_side=config.compare.side_by_side)
     write_text_atomic(folder / "report.html", html)
-    print(f"\n{tables.terminal(report)}\n")
+    print(f"\n{printable(tables.terminal(report))}\n")
     for line in (*claim_tables.lines(report["claims"]), *report["remarks"]):
-        print(line)
+        print(printable(line))
     print(f"Report: {folder / 'report.html'}")

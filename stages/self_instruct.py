@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlhf.runtime.distributed import from_main
 from rlhf.runtime.files import write_json_atomic
+from rlhf.runtime.printable import printable
 from rlhf.runtime.progress import Progress, progress
 from rlhf.self_instruct import plots, statistics
 from rlhf.self_instruct.records import Writer
@@ -51,7 +52,8 @@ def _run(context: StageContext) -> dict[str, float]:
     summary = statistics.summarise(seeds, store)
     write_json_atomic(folder / "statistics.json", summary)
     plots.diversity(folder / "diversity.png", summary, store, settings.max_similarity)
-    print(f"\n{statistics.text_table(summary)}\n\nTrain on it: python -m rlhf stage=sft data=alpaca data.path={data}")
+    print(f"\n{printable(statistics.text_table(summary))}\n")
+    print(f"Train on it: python -m rlhf stage=sft data=alpaca data.path={data}")
     return {
         "self_instruct/instructions": summary["instructions"],
         "self_instruct/instances": summary["instances"],

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.runtime.distributed import is_main_process
 from rlhf.runtime.folder import StageFolder
+from rlhf.runtime.printable import PrintableFormatter
 
 log = logging.getLogger("rlhf")
 
@@ -21,8 +22,9 @@ def logging_to(folder: StageFolder) -> Iterator[None]:
         return
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setLevel(logging.INFO)
+    terminal.setFormatter(PrintableFormatter())
     file = logging.FileHandler(folder.log_path, encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     level, propagates = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False

@@ -23,6 +23,7 @@ from types import FrameType
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import distributed
+from rlhf.runtime.printable import printable
 from rlhf.training.stopping import INTERRUPTED, SAME_WISH_S, handling, terminate_as_interrupt
 
 # What each rank does: exit status, and a line that says what went wrong. It is sent to fresh processes by its name.
@@ -88,7 +89,7 @@ def run(work: Work, config: Config, swept: tuple[str, ...]) -> tuple[int, str]:
             if first.status == INTERRUPTED:
                 raise KeyboardInterrupt(first.message) from error
             if not any(failure.rank == 0 and failure.message == first.message for failure in said):
-                print(f"rlhf: rank {first.rank}: {first.message}", file=sys.stderr)
+                print(f"rlhf: rank {first.rank}: {printable(first.message)}", file=sys.stderr)
             return first.status, first.message
         return 0, ""
 

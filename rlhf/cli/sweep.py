@@ -20,6 +20,7 @@ from rlhf.errors import UserError
 from rlhf.runtime.distributed import is_main_process
 from rlhf.runtime.files import write_json_atomic
 from rlhf.runtime.folder import StageFolder
+from rlhf.runtime.printable import printable
 
 # Columns of the table: what is shown, and the names it may have in a stage's metrics, best first.
 _COLUMNS = {
@@ -65,7 +66,7 @@ def record(config: Config, job: str | None, status: int, message: str) -> None:
     try:
         write_json_atomic(_outcome_path(config, job), word)
     except UserError as error:
-        print(f"rlhf: {error}", flush=True)
+        print(f"rlhf: {printable(str(error))}", flush=True)
 
 
 def finish(jobs: Sequence[Job], started: float) -> int:
@@ -80,7 +81,7 @@ def finish(jobs: Sequence[Job], started: float) -> int:
     if failed:
         print(f"\n{len(failed)} of {len(jobs)} jobs failed:")
         for outcome in failed:
-            print(f"  {outcome.job}: {outcome.message}")
+            print(printable(f"  {outcome.job}: {outcome.message}"))
     policies = [job for job in done if _folder(job, StageName.ppo).complete and job.name is not None]
     if policies and policies[0].config.stage in (StageName.all, StageName.ppo):
         status = max(status, _report(policies))

@@ -6,6 +6,7 @@ import os
 import sys
 
 from rlhf.runtime.distributed import is_main_process
+from rlhf.runtime.printable import printable
 
 
 def print_no_more() -> None:
@@ -16,4 +17,4 @@ def print_no_more() -> None:
 def say(text: str) -> None:
     """One line to a person, from the first rank alone."""
     if is_main_process():
-        print(f"rlhf: {text}", file=sys.stderr)
+        print(f"rlhf: {printable(text)}", file=sys.stderr)

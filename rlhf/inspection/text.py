@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.inspection.measure import LEAKED_WORDS, Inspection, Span
+from rlhf.runtime.printable import printable
 
 _LEARNED, _READ, _PLAIN = "\033[32m", "\033[90m", "\033[0m"
 _LONGEST_EXAMPLE = 2000  # characters
@@ -22,15 +23,15 @@ def in_colour() -> bool:
 
 def text(found: Inspection, *, colour: bool) -> str:
     """The whole page; without colour, brackets stand round what the loss counts."""
-    blocks = ["\n".join(_facts(found))]
+    blocks = [printable("\n".join(_facts(found)))]
     if found.lengths:
         blocks.append("\n".join(_lengths(found)))
     if found.refused:
         rows = [f"  {refused.rows:>7,}  {refused.problem} (first: {refused.first})" for refused in found.refused]
-        blocks.append("\n".join(["left out, and why", *rows]))
+        blocks.append(printable("\n".join(["left out, and why", *rows])))
     mark = f"{_LEARNED}green{_PLAIN} is learned, {_READ}grey{_PLAIN} is read" if colour else "⟦what is learned⟧"
     for number, example in enumerate(found.examples, start=1):
-        title = f"example {number}: {example.title}" + (f"   ({mark})" if number == 1 else "")
+        title = f"example {number}: {printable(example.title)}" + (f"   ({mark})" if number == 1 else "")
         blocks.append(f"{title}\n{rendered(example.spans, colour=colour)}")
     return "\n\n".join(blocks)
 
@@ -101,8 +102,7 @@ def rendered(spans: Sequence[Span], *, colour: bool) -> str:
 
 
 def _shortened(text: str) -> str:
-    # What could move the cursor or change the terminal is shown, not sent.
-    safe = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    safe = printable(text)
     if len(safe) <= _LONGEST_EXAMPLE:
         return safe
     half = _LONGEST_EXAMPLE // 2
