@@ -21,7 +21,7 @@ def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
     Any one shape, float32. Schulman, "Approximating KL divergence" (2020), estimator k2.
     """
-    return 0.5 * (logprobs - ref_logprobs).square()
+    return _k2(ref_logprobs - logprobs)
 
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -29,11 +29,28 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
     Any one shape, float32. Schulman, "Approximating KL divergence" (2020), estimator k3.
     """
-    log_ratio = ref_logprobs - logprobs
+    return _k3(ref_logprobs - logprobs)
+
+
+def _k2(log_ratio: Tensor) -> Tensor:
+    return 0.5 * log_ratio.square()
+
+
+def _k3(log_ratio: Tensor) -> Tensor:
     return log_ratio.expm1() - log_ratio
 
 
-ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
+# Nats a token beyond which a penalty's log-ratio does not grow: r = exp(log-ratio) of a single token that the policy
+# has all but lost is 1e13 at 30 nats, and would decide the whole batch.
+MOST_LOG_RATIO = 10.0
+
+
+def _within(estimate: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda logprobs, ref_logprobs: estimate((ref_logprobs - logprobs).clamp(-MOST_LOG_RATIO, MOST_LOG_RATIO))
+
+
+# As penalties, in the reward or in the loss. k1 grows with the log-ratio alone and is what it is.
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": _within(_k2), "k3": _within(_k3)}
 
 
 def masked_sums(per_token: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from rlhf.rl.kl import ESTIMATORS, KLController, k1, k3, masked_sums
+from rlhf.rl.kl import ESTIMATORS, KLController, k1, k2, k3, masked_sums
 from tests.reference import ppo as reference
 from tests.support.rl_rows import Row, padded, ragged, unpadded
 
@@ -71,3 +71,15 @@ def test_controller_state_survives_a_checkpoint() -> None:
 def test_unpadded_helper_sees_a_leak() -> None:
     with pytest.raises(AssertionError):
         unpadded(torch.ones(1, 2), torch.tensor([[True, False]]))
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_one_lost_token_does_not_decide_a_penalty_and_the_metric_is_what_it_is(estimator: str) -> None:
+    logprobs, ref_logprobs = torch.tensor([-1.0, -40.0, -12.0]), torch.tensor([-2.0, -1.0, -1.5])
+    plain = {"k2": k2, "k3": k3}[estimator](logprobs, ref_logprobs)
+    penalty = ESTIMATORS[estimator](logprobs, ref_logprobs)
+    assert penalty[0] == plain[0]
+    at_the_limit = {"k2": 50.0, "k3": math.expm1(10.0) - 10.0}[estimator]
+    assert penalty[1:].tolist() == pytest.approx([at_the_limit] * 2)
+    assert plain[1] > 10 * penalty[1] if estimator == "k2" else plain[1] > 1e16
+    assert ESTIMATORS["k1"](logprobs, ref_logprobs).tolist() == [1.0, -39.0, -10.5]
