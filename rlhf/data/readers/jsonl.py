@@ -115,7 +115,7 @@ _OWN = frozenset(
     (
         *("prompt", "response", "completion", "messages", "conversations", "conversation", "system", "id", "task"),
         *("user", "chosen", "rejected", "completions", "ranks", "scores", "margins", "gold_scores", "text", "question"),
-        *("answer", "answers", "instruction", "input", "response_1", "response_2", "preference_strength"),
+        *("history", "answer", "answers", "instruction", "input", "response_1", "response_2", "preference_strength"),
         *("label", "kto_tag", "reward", "score", "rating", "helpfulness"),
     )
 )

@@ -207,3 +207,13 @@ def test_columns_that_nothing_reads_are_named_with_a_count_each_time(
         with caplog.at_level(logging.INFO, logger="rlhf"):
             source(tmp_path, rows, ignore=["mine"])
         assert "columns that nothing reads: topic (in 20 rows), source_url (in 5 rows)" in caplog.text
+
+
+def test_alpacas_system_and_history_are_part_of_the_conversation() -> None:
+    row = {"instruction": "And now?", "output": "c", "system": "Be brief.", "history": [["Hi", "a"], ["Well?", "b"]]}
+    (found,) = read(row)
+    said = [("user", "Hi"), ("assistant", "a"), ("user", "Well?"), ("assistant", "b"), ("user", "And now?")]
+    assert turns(found) == [("system", "Be brief."), *said]
+    assert turns(read({**row, "history": [], "system": None})[0]) == [("user", "And now?")]
+    with pytest.raises(BadRowError, match=r"`history\[0\]` is not \[instruction, answer\]"):
+        read({**row, "history": [["Hi"]]})
