@@ -13,6 +13,7 @@ import pytest
 
 from rlhf.errors import UserError
 from rlhf.evaluation.published.verdicts import Verdict, read
+from rlhf.evaluation.published.verdicts_summary import summarise
 from tests.support.published_rows import row, written
 
 ROWS = [row(1), row(2, input="In Spanish."), row(1.25, dataset="oasst"), row(None)]
@@ -128,3 +129,39 @@ def test_a_file_of_something_else_is_refused_with_its_row(tmp_path: Path) -> Non
     columns.write_text(json.dumps({"preference": {"0": 1, "1": 2}}, indent=1))
     with pytest.raises(UserError, match="row 1"):
         read(str(columns))
+
+
+ARENA = {"question_id": 81, "model_a": "alpaca-13b", "model_b": "gpt-4", "judge": ["gpt-4", "pair-v2"], "turn": 1}
+
+
+@pytest.mark.parametrize(
+    ("winner", "won"),
+    [
+        *(("model_a", 0.0), ("model_b", 1.0), ("tie", 0.5), ("tie (bothbad)", 0.5), ("tie (inconsistent)", 0.5)),
+        *(("gpt-4", 1.0), ("alpaca-13b", 0.0), ("error", None), (None, None)),
+    ],
+)
+def test_rows_of_mt_bench_and_the_arena_are_verdicts(tmp_path: Path, winner: str | None, won: float | None) -> None:
+    said = {
+        f"conversation_{side}": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": side}]
+        for side in "ab"
+    }
+    (found, _) = read(written(tmp_path / "v.json", [{**ARENA, **said, "winner": winner}, {**ARENA, "winner": "tie"}]))
+    assert found == Verdict("81, turn 1", ("alpaca-13b", "gpt-4"), ("a", "b"), won, "gpt-4 pair-v2", "turn 1")
+
+
+def test_a_winner_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"row 1: its `winner` is 'llama'; mend it: model_a, model_b, tie"):
+        read(written(tmp_path / "v.json", [{**ARENA, "winner": "llama"}]))
+
+
+def test_several_pairs_of_the_arena_make_ratings(tmp_path: Path) -> None:
+    rows = [
+        {**ARENA, "question_id": i, "model_a": a, "model_b": b, "winner": "model_b" if i % 4 else "model_a"}
+        for i in range(12)
+        for a, b in (("small", "middle"), ("middle", "large"))
+    ]
+    path = written(tmp_path / "v.json", rows)
+    found = summarise(read(path), bootstrap_samples=50, seed=0)
+    rated = {rating["model"]: rating["elo"] for rating in found["ratings"]["models"]}
+    assert rated["small"] < rated["middle"] < rated["large"]
