@@ -7,6 +7,8 @@ from typing import Any
 
 from rlhf.errors import UserError
 
+_MOST_VALUES = 1_000_000
+
 
 def read(path: str, key: str) -> dict[str, Any]:
     """The file's mapping. Its values are texts, lists and mappings; a missing value is "".
@@ -29,7 +31,7 @@ def read(path: str, key: str) -> dict[str, Any]:
         where = f"{file.name}, line {mark.line + 1}" if mark is not None else file.name
         raise UserError(f"{where}: this is no YAML ({problem or str(error).splitlines()[0]}).") from None
     try:
-        value = _value(node, file.name)
+        value = _Reader(file.name).value(node)
     except RecursionError:
         raise UserError(f"{file.name}: an alias (*name) refers to what it is a part of.") from None
     if not isinstance(value, dict) or not value:
@@ -37,19 +39,29 @@ def read(path: str, key: str) -> dict[str, Any]:
     return value
 
 
-def _value(node: Any, name: str) -> Any:
-    import yaml
+class _Reader:
+    """Nodes to values, as many as a file that a person wrote can mean: aliases of aliases unfold to any number."""
 
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, name) for item in node.value]
-    if not isinstance(node, yaml.MappingNode):
-        return "" if node is None else node.value
-    values: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        where = f"{name}, line {key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise UserError(f"{where}: a key is a list or a mapping; keys are texts.")
-        if key_node.value in values:
-            raise UserError(f"{where}: the key {key_node.value} was given before; keep one of the two.")
-        values[key_node.value] = _value(value_node, name)
-    return values
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._left = _MOST_VALUES
+
+    def value(self, node: Any) -> Any:
+        import yaml
+
+        self._left -= 1
+        if self._left < 0:
+            raise UserError(f"{self._name} unfolds to more than {_MOST_VALUES:,} values; write it without aliases.")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item) for item in node.value]
+        if not isinstance(node, yaml.MappingNode):
+            return "" if node is None else node.value
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            where = f"{self._name}, line {key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{where}: a key is a list or a mapping; keys are texts.")
+            if key_node.value in values:
+                raise UserError(f"{where}: the key {key_node.value} was given before; keep one of the two.")
+            values[key_node.value] = self.value(value_node)
+        return values

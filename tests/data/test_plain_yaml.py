@@ -53,3 +53,11 @@ def test_a_file_that_cannot_be_read_is_named_with_its_setting(tmp_path: Path) ->
     (tmp_path / "latin.yaml").write_bytes("a: \xe9t\xe9\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.yaml is not UTF-8 text"):
         plain_yaml.read(str(tmp_path / "latin.yaml"), "data.phrasings")
+
+
+def test_aliases_of_aliases_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.yaml"
+    levels = [f"a{i}: &a{i} [{', '.join(f'*a{i - 1}' for _ in range(10))}]" for i in range(1, 12)]
+    path.write_text("\n".join(["a0: &a0 [x, x]", *levels]))
+    with pytest.raises(UserError, match=r"bomb\.yaml unfolds to more than 1,000,000 values"):
+        plain_yaml.read(str(path), "data.phrasings")
