@@ -6,6 +6,7 @@ Colours and markers are those of `rlhf.evaluation.plots`, by method. Hollow mark
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from rlhf.evaluation.pages.figures import Figure, Style, canvas, root_axis, styl
 from rlhf.evaluation.statistics.overoptimisation import Fit
 from rlhf.evaluation.sweeps.ablations import ablation
 from rlhf.evaluation.sweeps.marks import legend, mark, method_title, of_base, over_coefficients
-from rlhf.evaluation.sweeps.points import Point, share, size_title, value
+from rlhf.evaluation.sweeps.points import Point, Value, share, size_title, value
 from rlhf.evaluation.sweeps.summary import METHODS, BestOfN, Measured, best_of_n_fit, by_size, mean_kl, rl_fit
 
 if TYPE_CHECKING:
@@ -272,13 +273,27 @@ def _kl_against_coefficient(
     measured: Measured, base: str, lines: Sequence[Sequence[Point]], looks: Mapping[str, Style]
 ) -> Figure:
     caption = "How far each coefficient let the policy go, on held-out prompts; bars are 95 % intervals over both."
+
+    def kl(point: Point) -> Value:
+        return value(point.per_prompt["kl"], measured.bootstrap)
+
+    drawn = [kl(point) for line in lines for point in line]
+    above = [bound for found in drawn for bound in (found.low, found.mean) if bound > 0]
+    foot = min(above) / 2 if above else 0.0  # a logarithm has no 0, and a bar that goes there would leave the page
+    if above and any(found.low <= 0 for found in drawn):
+        caption += " What is 0 or less ends at the foot."
+
+    def on_the_axis(point: Point) -> Value:
+        found = kl(point)
+        return replace(found, mean=max(found.mean, foot), low=max(found.low, foot), high=max(found.high, foot))
+
     with canvas(f"KL against its coefficient{of_base(measured, base)}", caption, OVER_KL) as (axes, finish):
-        over_coefficients(
-            axes, lines, "kl_coef", lambda point: value(point.per_prompt["kl"], measured.bootstrap), looks
-        )
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+        over_coefficients(axes, lines, "kl_coef", on_the_axis if above else kl, looks)
+        if above:
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=foot)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("ppo.kl.coef (reward per nat)")
         axes.set_ylabel("KL from SFT (nats per response)")
         return finish()

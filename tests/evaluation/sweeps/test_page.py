@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from html import escape
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlhf.evaluation.pages.html import Made
-from rlhf.evaluation.sweeps import page, tables
+from rlhf.evaluation.sweeps import marks, page, tables
 from rlhf.evaluation.sweeps.claims import claims, statement
 from rlhf.evaluation.sweeps.plots import figures
+from rlhf.evaluation.sweeps.points import Value, value
 from rlhf.evaluation.sweeps.summary import Measured, summarise
-from tests.support.measured import sizes, study
+from tests.support.measured import NOISE, sizes, study
 
 MADE = Made("python -m rlhf stage=report", "seed: 0", {"python": "3"}, {"source": "x"}, {})
 
@@ -80,3 +83,26 @@ def test_tables_hold_every_number_as_it_is() -> None:
     shown = tables.terminal(report)
     assert len(shown.splitlines()) == 2 + len(report["points"])
     assert "41.0%" in shown
+
+
+def test_an_interval_that_reaches_0_stays_on_a_logarithmic_axis(
+    recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study()
+    kl = np.tile([9.3, -8.7], len(NOISE) // 2)  # 0.3 on average, and it might be 0
+    (near,) = [point for point in made.points if point.label == "ppo KL 0.8"]
+    moved = replace(near, per_prompt={**near.per_prompt, "kl": (kl, kl)})
+    made = replace(made, points=[moved if point is near else point for point in made.points])
+    shown: list[Value] = []
+    drawn = marks.mark
+
+    def watched(axes: Any, look: Any, x: float, y: Value, **more: Any) -> None:
+        shown.append(y)
+        drawn(axes, look, x, y, **more)
+
+    monkeypatch.setattr(marks, "mark", watched)
+    (figure,) = [figure for figure in figures(made) if figure.title == "KL against its coefficient"]
+    assert "What is 0 or less ends at the foot." in figure.caption
+    assert [str(warning.message) for warning in recwarn if "matplotlib" in str(warning.filename)] == []
+    (of_point,) = [y for y in shown if y.high == pytest.approx(value([kl, kl], made.bootstrap).high)]
+    assert 0 < of_point.low <= of_point.mean
